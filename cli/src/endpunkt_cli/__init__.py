@@ -1,0 +1,1 @@
+"""The endpunkt command, with the verbs of az ml."""

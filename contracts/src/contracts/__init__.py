@@ -1,0 +1,1 @@
+"""The messages, topics and log that Endpunkt's services share."""

@@ -1,0 +1,87 @@
+"""At-least-once handlers of commands, on FastStream.
+
+FastStream acknowledges before the handler by default and seeks straight back on a failure (a hot loop on a poison
+record). Here a record is acknowledged when it was handled or parked, and a failing dependency holds the partition
+while the handler is tried again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+from contracts.envelope import Record, Undecodable, decode
+from contracts.log.deadletter import DeadLetters, TooManyDeadLetters
+from contracts.log.records import record_of
+from contracts.log.tracing import continued
+from contracts.messages import Message
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Record, Message], Awaitable[None]]
+OnUndecodable = Callable[[Undecodable], Awaitable[None]]
+
+
+def handle_commands(
+    broker: KafkaBroker,
+    topic: str,
+    service: str,
+    handler: Handler,
+    dead_letters: DeadLetters,
+    on_undecodable: OnUndecodable,
+    on_stopped: Callable[[BaseException], None],
+    *,
+    retry_seconds: tuple[float, ...] = (0.1, 0.5, 1, 2, 5),
+) -> None:
+    """Subscribe `handler` to `topic` in the group `service`: in order, one at a time, each until it succeeds.
+
+    Commands are decoded strictly. What is none is parked, and `on_undecodable` may tell its sender. `on_stopped` hears
+    of the error after which nothing more is handled.
+    """
+
+    async def _park(error: Undecodable) -> None:
+        await _until_done(lambda: on_undecodable(error), error.record, retry_seconds)
+        try:
+            await _until_done(lambda: dead_letters.park(error), error.record, retry_seconds)
+        except TooManyDeadLetters as too_many:
+            on_stopped(too_many)
+
+    async def handle(message: KafkaMessage) -> None:
+        raw = message.raw_message
+        record = record_of(raw[0] if isinstance(raw, tuple) else raw)
+        try:
+            command = decode(record, strict=True)
+        except Undecodable as error:
+            await _park(error)
+        else:
+            dead_letters.read()
+            with continued(record, service):
+                await _until_done(lambda: handler(record, command), record, retry_seconds)
+        await message.ack()
+
+    broker.subscriber(
+        topic,
+        group_id=service,
+        auto_offset_reset="earliest",
+        ack_policy=AckPolicy.MANUAL,
+        no_reply=True,
+        fetch_max_wait_ms=5000,
+    )(handle)
+
+
+async def _until_done(attempt: Callable[[], Awaitable[None]], record: Record, retry_seconds: tuple[float, ...]) -> None:
+    waits = iter(retry_seconds)
+    wait = retry_seconds[0]
+    while True:
+        try:
+            await attempt()
+        except (TooManyDeadLetters, asyncio.CancelledError):
+            raise
+        except Exception:
+            wait = next(waits, wait)
+            log.exception("handling %s failed; trying again in %.1f s", record.origin, wait)
+            await asyncio.sleep(wait)
+        else:
+            return

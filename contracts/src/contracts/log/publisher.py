@@ -1,0 +1,83 @@
+"""Writing messages: an idempotent producer that waits for every in-sync replica."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from contracts.envelope import Envelope, encode
+from contracts.log.records import Offset
+from contracts.log.settings import KafkaSettings
+from contracts.log.tracing import current_traceparent
+from contracts.messages import Message
+
+
+class Publisher:
+    """Publishes messages as `source`. Every error of aiokafka that it does not retry itself is raised to the caller."""
+
+    def __init__(self, settings: KafkaSettings, source: str):
+        self.source = source
+        self._settings = settings
+        self._producer: Any = None
+
+    async def start(self) -> None:
+        """Connect; raises KafkaConnectionError when no broker answers."""
+        self._producer = AIOKafkaProducer(
+            **self._settings.client(),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_request_size=8 << 20,
+        )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what waits, then disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def publish(
+        self,
+        message: Message,
+        *,
+        id: str | None = None,
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> Offset:
+        """Write one message and wait until it is durable. `id` is random unless the caller has a deterministic one."""
+        return await (await self.send(message, id=id, topic=topic, partition=partition))
+
+    async def send(
+        self,
+        message: Message,
+        *,
+        id: str | None = None,
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> "asyncio.Future[Offset]":
+        """Hand one message to the producer, in order; the future tells when it is durable."""
+        key, value, headers = encode(message, self.envelope(id))
+        metadata = await self._producer.send(
+            topic or message.TOPIC, value, key=key, headers=headers, partition=partition
+        )
+        return asyncio.ensure_future(_offset(metadata))
+
+    async def delete(self, topic: str, key: str) -> Offset:
+        """Delete `key` from a compacted topic."""
+        return await _offset(await self._producer.send(topic, None, key=key.encode()))
+
+    def envelope(self, id: str | None = None) -> Envelope:
+        """An envelope for a message that is written now."""
+        return Envelope(
+            id=id or uuid.uuid4().hex,
+            source=self.source,
+            time=datetime.now(UTC),
+            traceparent=current_traceparent(),
+        )
+
+
+async def _offset(metadata: Any) -> Offset:
+    sent = await metadata
+    return Offset(sent.topic, sent.partition, sent.offset)

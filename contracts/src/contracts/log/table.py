@@ -1,0 +1,172 @@
+"""The log as a database: the latest message per key of compacted topics, and the new messages of others.
+
+One `Reader` is one Kafka consumer (no group: it reads every partition). It is ready when each table has caught up with
+the end offsets seen at start, and `wait_for` an offset is how a writer reads its own write.
+Source of the idea: karapace's OffsetWatcher.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from contracts.envelope import Record, Undecodable, decode
+from contracts.log.deadletter import DeadLetters
+from contracts.log.records import Offset, record_of
+from contracts.log.settings import KafkaSettings
+from contracts.messages import Message
+from contracts.topics import topics
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+# The broker answers a fetch as soon as there is a record; this only bounds how long it may hold an empty one.
+FETCH_WAIT_MS = 5000
+
+
+class Table(Generic[M]):
+    """The latest message per key of one compacted topic. `on_change(key, message or None)` is called for each change,
+    in the order of the log, also while catching up."""
+
+    def __init__(self, model: type[M], on_change: Callable[[str, M | None], None] | None = None):
+        self.model = model
+        self.topic = model.TOPIC
+        self.entries: dict[str, M] = {}
+        self._on_change = on_change
+
+    def apply(self, record: Record) -> None:
+        """Take one record. Raises Undecodable, and then keeps what was there."""
+        key = record.key or ""
+        message: M | None = None
+        if record.value is None:
+            self.entries.pop(key, None)
+        else:
+            decoded = decode(record)
+            assert isinstance(decoded, self.model), "a compacted topic carries one type of message"
+            message = self.entries[key] = decoded
+        if self._on_change is not None:
+            self._on_change(key, message)
+
+
+class Tail:
+    """The messages of one topic from an instant on (None: from now on), each given to `on_message`."""
+
+    def __init__(self, topic: str, on_message: Callable[[Record, Message], None], since: datetime | None = None):
+        self.topic = topic
+        self.since = since
+        self._on_message = on_message
+
+    def apply(self, record: Record) -> None:
+        """Take one record. Raises Undecodable."""
+        self._on_message(record, decode(record))
+
+
+class Reader:
+    """Keeps tables and tails up to date until it is stopped. The task `failed` ends with the error that stopped it."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        sinks: Sequence[Table[Any] | Tail],
+        dead_letters: DeadLetters,
+        on_batch: Callable[[], Awaitable[None]] | None = None,
+    ):
+        self._settings = settings
+        self._sinks = {sink.topic: sink for sink in sinks}
+        self._dead_letters = dead_letters
+        self._on_batch = on_batch
+        self._positions: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Condition()
+        self._caught_up = False
+        self._consumer: Any = None
+        self.failed: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and return when caught up: every record that was in the tables' topics is applied."""
+        self._consumer = AIOKafkaConsumer(
+            **self._settings.client(),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
+        await self._consumer.start()
+        partitions = [
+            TopicPartition(topic, partition) for topic in self._sinks for partition in range(topics()[topic].partitions)
+        ]
+        self._consumer.assign(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        self._positions = await self._starts(ends)
+        for partition, start in self._positions.items():
+            self._consumer.seek(partition, start)
+        self.failed = asyncio.create_task(self._run(), name="log reader")
+        for partition, end in ends.items():
+            await self.wait_for(Offset(partition.topic, partition.partition, end - 1))
+        self._caught_up = True
+
+    async def stop(self) -> None:
+        """Disconnect; what was read stays in the tables."""
+        if self.failed is not None:
+            self.failed.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.failed
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def wait_for(self, offset: Offset) -> None:
+        """Return when the record at `offset` has been applied. Raises the reader's error if it stops before that."""
+        partition = TopicPartition(offset.topic, offset.partition)
+        async with self._moved:
+            while self._positions[partition] <= offset.offset:
+                if self.failed is not None and self.failed.done():
+                    self.failed.result()
+                    raise RuntimeError("the log reader was stopped")
+                await self._moved.wait()
+
+    async def _starts(self, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Tables are read from the beginning, tails from their instant or from the end."""
+        starts = dict(ends)
+        times: dict[TopicPartition, int] = {}
+        tables = []
+        for partition in ends:
+            sink = self._sinks[partition.topic]
+            if isinstance(sink, Table):
+                tables.append(partition)
+            elif sink.since is not None:
+                times[partition] = int(sink.since.timestamp() * 1000)
+        starts |= await self._consumer.beginning_offsets(tables)
+        if times:
+            found = await self._consumer.offsets_for_times(times)
+            starts |= {partition: at.offset for partition, at in found.items() if at is not None}
+        return starts
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                wait_ms = FETCH_WAIT_MS if self._caught_up else 50
+                batch = await self._consumer.getmany(timeout_ms=wait_ms, max_records=5000)
+                for consumed in batch.values():
+                    for raw in consumed:
+                        await self._apply(record_of(raw))
+                if batch and self._on_batch is not None:
+                    await self._on_batch()
+                # The position also passes what is never handed out, such as the marks of a transaction.
+                self._positions = {at: await self._consumer.position(at) for at in self._positions}
+                async with self._moved:
+                    self._moved.notify_all()
+        finally:
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _apply(self, record: Record) -> None:
+        try:
+            self._sinks[record.topic].apply(record)
+        except Undecodable as error:
+            await self._dead_letters.park(error)
+        else:
+            self._dead_letters.read()

@@ -1,0 +1,78 @@
+"""Usage and what it costs.
+
+PURE, see `base`. Quantities are integers and money is decimal: nothing here is ever a float.
+"""
+
+from decimal import Decimal
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from contracts.messages.base import Message, Name, Part, Timestamp, hour_of
+
+REQUESTS = "requests"
+INSTANCE_TIME = "instance-time/"
+"""Prefix of the meters that count microseconds of an instance type: `instance-time/Standard_DS1_v2`."""
+
+Quantity = Annotated[int, Field(ge=0)]
+
+
+class UsageRecorded(Message):
+    """What one source saw of one deployment between two instants of one hour.
+
+    `sequence` counts 1, 2, 3, … for each (source, epoch, endpoint, deployment): a repeated number is a duplicate and a
+    skipped one a loss that metering can see. `epoch` is larger after each restart of the source.
+    """
+
+    TOPIC: ClassVar[str] = "usage.events"
+
+    source: str
+    epoch: int = Field(ge=0)
+    sequence: int = Field(ge=1)
+    endpoint: Name
+    deployment: Name
+    started_at: Timestamp
+    ended_at: Timestamp
+    quantities: dict[str, Quantity] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _within_an_hour(self) -> "UsageRecorded":
+        if not self.started_at <= self.ended_at:
+            raise ValueError("ended_at must not be before started_at")
+        if (self.ended_at - hour_of(self.started_at)).total_seconds() > 3600:
+            raise ValueError("an interval must lie within one UTC hour: cut it at the hour")
+        return self
+
+    def key(self) -> str:
+        return f"{self.endpoint}/{self.deployment}"
+
+
+class Watermark(Part):
+    """The last (epoch, sequence) that a rollup holds of one source."""
+
+    epoch: int
+    sequence: int
+
+
+class UsageRollup(Message):
+    """One hour of one deployment. Each of `costs` is quantity x price, rounded once, half even, to 12 decimals;
+    every larger figure is a sum of these, so that parts always add up to the whole."""
+
+    TOPIC: ClassVar[str] = "usage.rollups"
+
+    endpoint: Name
+    deployment: Name
+    hour: Timestamp
+    quantities: dict[str, Quantity]
+    costs: dict[str, Decimal]
+    currency: str
+    lost: int = Field(default=0, ge=0, description="usage records that are known to be missing")
+    sources: dict[str, Watermark]
+
+    def key(self) -> str:
+        return f"{self.endpoint}/{self.deployment}/{self.hour:%Y-%m-%dT%HZ}"
+
+    @property
+    def cost(self) -> Decimal:
+        """The sum of `costs`."""
+        return sum(self.costs.values(), Decimal(0))

@@ -1,0 +1,1 @@
+"""Kafka, topics and the processes of a whole Endpunkt."""

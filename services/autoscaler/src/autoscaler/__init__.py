@@ -1,0 +1,1 @@
+"""Load samples and rules to explained scale decisions."""

@@ -1,0 +1,1 @@
+"""Batch jobs to mini-batches to committed outputs."""

@@ -1,0 +1,1 @@
+"""Usage to cost per endpoint and deployment."""

@@ -1,0 +1,1 @@
+"""Commands to validated desired state to running instances."""

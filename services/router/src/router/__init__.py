@@ -1,0 +1,1 @@
+"""HTTPS scoring: authentication, exact splits, retries, usage."""
