@@ -40,11 +40,11 @@ class Message(Part):
 
     registry: ClassVar[dict[str, type["Message"]]] = {}
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        cls.TYPE = f"endpunkt.{cls.__name__}.v1"
-        Message.registry[cls.TYPE] = cls
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            cls.TYPE = f"endpunkt.{cls.__name__}.v1"
+            Message.registry[cls.TYPE] = cls
 
     def key(self) -> str:
         """The record key: records with equal keys stay in order."""

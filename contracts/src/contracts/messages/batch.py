@@ -31,7 +31,7 @@ class BatchOverrides(Part):
     output_file_name: str | None = Field(default=None, pattern=r"^[^/\\\x00]+$")
 
 
-class _BatchCommand(Message):
+class _BatchCommand(Message, abstract=True):
     TOPIC: ClassVar[str] = "batch.commands"
 
     job: JobId = Field(pattern=_JOB)

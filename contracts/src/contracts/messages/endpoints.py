@@ -20,7 +20,7 @@ from contracts.messages.specs import (
 # Commands
 
 
-class EndpointCommand(Message):
+class EndpointCommand(Message, abstract=True):
     """A command about one endpoint. Its id is the record's CloudEvents id; an applied id is not applied again."""
 
     TOPIC: ClassVar[str] = "endpoints.commands"
@@ -81,7 +81,7 @@ class SetAutoscale(EndpointCommand):
 # Replies
 
 
-class Reply(Message):
+class Reply(Message, abstract=True):
     """The provisioner's answer to a command."""
 
     TOPIC: ClassVar[str] = "endpoints.replies"

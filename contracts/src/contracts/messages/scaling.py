@@ -10,7 +10,7 @@ from pydantic import Field
 from contracts.messages.base import Message, Name, Timestamp
 
 
-class _Signal(Message):
+class _Signal(Message, abstract=True):
     TOPIC: ClassVar[str] = "scaling.signals"
 
     endpoint: Name

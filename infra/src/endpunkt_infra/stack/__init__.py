@@ -1,0 +1,1 @@
+"""A whole Endpunkt on one machine: Kafka and every service, as separate processes."""
