@@ -43,7 +43,7 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "Endpunkt",
             "version": "1.0.0",
-            "description": "Messages are CloudEvents 1.0 in Kafka's binary mode: attributes in ce_* headers, data as the value.",
+            "description": "CloudEvents 1.0 in Kafka's binary mode: attributes in ce_* headers, data as the value.",
         },
         "defaultContentType": "application/json",
         "channels": channels,

@@ -43,7 +43,7 @@ class ServiceProcess:
         """Start the process, in a session of its own."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ENDPUNKT_")}
-        environment |= {"ENDPUNKT_HOME": str(self.home), **self._environment}
+        environment |= {**self._environment, "ENDPUNKT_HOME": str(self.home)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -6,7 +6,7 @@ PURE, see `base`. Quantities are integers and money is decimal: nothing here is 
 from decimal import Decimal
 from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, model_validator
 
 from contracts.messages.base import Message, Name, Part, Timestamp, hour_of
 
@@ -15,6 +15,9 @@ INSTANCE_TIME = "instance-time/"
 """Prefix of the meters that count microseconds of an instance type: `instance-time/Standard_DS1_v2`."""
 
 Quantity = Annotated[int, Field(ge=0)]
+
+Money = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str, when_used="json")]
+"""Decimal text without an exponent: 0.000000300000."""
 
 
 class UsageRecorded(Message):
@@ -64,7 +67,7 @@ class UsageRollup(Message):
     deployment: Name
     hour: Timestamp
     quantities: dict[str, Quantity]
-    costs: dict[str, Decimal]
+    costs: dict[str, Money]
     currency: str
     lost: int = Field(default=0, ge=0, description="usage records that are known to be missing")
     sources: dict[str, Watermark]

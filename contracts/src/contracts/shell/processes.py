@@ -1,4 +1,4 @@
-"""Which process is meant: a pid alone may have been given to another one meanwhile, a pid with its start time may not."""
+"""Which process is meant: a pid alone may belong to another one meanwhile, a pid with its start time may not."""
 
 import contextlib
 import os

@@ -100,7 +100,7 @@ def down(home: Path, tell: Callable[[str], None]) -> None:
 
 
 def _left_behind(home: Path) -> list[ProcessIdentity]:
-    """Services whose supervisor died. Their run files tell the pid; the command line tells whether it is still theirs."""
+    """Services whose supervisor died. Run files tell the pid, command lines whether it is still theirs."""
     left = []
     for name, module in MODULES.items():
         try:
