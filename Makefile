@@ -47,3 +47,60 @@ lock: $(UV) ## renew requirements/*.lock
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# Running it
+
+HOME_FOLDER ?= var/endpunkt
+STACK = $(BIN)/python -m endpunkt_infra.stack --home $(HOME_FOLDER)
+
+.PHONY: demo
+demo: $(SYNCED) ## run the main job as a story, then stop everything
+	$(BIN)/python -m endpunkt_infra.demo --home var/demo
+
+.PHONY: up
+up: $(SYNCED) ## start Kafka and every service, and keep them running
+	$(STACK) up
+
+.PHONY: down
+down: $(SYNCED) ## stop exactly what `make up` started; state survives
+	$(STACK) down
+
+.PHONY: status
+status: $(SYNCED) ## tell whether Endpunkt runs
+	$(STACK) status
+
+.PHONY: clean-state
+clean-state: $(SYNCED) ## forget topics, keys, artifacts and job outputs
+	$(STACK) clean
+
+# Checking it
+
+.PHONY: test
+test: $(SYNCED) ## run every test against real brokers that the tests start
+	$(BIN)/pytest tests/unit tests/contracts tests/simulation tests/integration
+
+.PHONY: test-fast
+test-fast: $(SYNCED) ## run the tests that need no broker
+	$(BIN)/pytest tests/unit tests/contracts tests/simulation
+
+.PHONY: lint
+lint: $(SYNCED) ## style, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(SYNCED) ## bring the code into style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: schemas
+schemas: $(SYNCED) ## write contracts/schemas and contracts/asyncapi.yaml from the messages
+	$(BIN)/python -m contracts.schema
+
+# Measuring it
+
+.PHONY: bench-up
+bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
+	$(BIN)/python bench/up.py

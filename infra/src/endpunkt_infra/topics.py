@@ -40,8 +40,13 @@ async def make_topics(settings: KafkaSettings, replication_factor: int = -1) -> 
 async def _create(admin: Any, missing: list[Topic], replication_factor: int) -> list[str]:
     if not missing:
         return []
+    # aiokafka takes a replication factor of -1 only beside an assignment; an empty one leaves both to the cluster.
+    assignment: dict[int, list[int]] | None = {} if replication_factor == -1 else None
     response = await admin.create_topics(
-        [NewTopic(topic.name, topic.partitions, replication_factor, topic_configs=topic.config()) for topic in missing]
+        [
+            NewTopic(topic.name, topic.partitions, replication_factor, assignment, topic_configs=topic.config())
+            for topic in missing
+        ]
     )
     return [f"topic {name}: {message or f'error {code}'}" for name, code, message in response.topic_errors if code]
 

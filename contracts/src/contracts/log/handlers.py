@@ -15,6 +15,8 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters, TooManyDeadLetters
 from contracts.log.records import record_of
+from contracts.log.settings import GROUP_SESSION
+from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued
 from contracts.messages import Message
 
@@ -67,7 +69,9 @@ def handle_commands(
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.MANUAL,
         no_reply=True,
-        fetch_max_wait_ms=5000,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        session_timeout_ms=GROUP_SESSION["session_timeout_ms"],
+        heartbeat_interval_ms=GROUP_SESSION["heartbeat_interval_ms"],
     )(handle)
 
 

@@ -13,21 +13,23 @@ and waiting in one for a lock that the loop holds deadlocks).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Envelope, Record, Undecodable, decode, encode
 from contracts.log.deadletter import DeadLetters
 from contracts.log.records import record_of
-from contracts.log.settings import KafkaSettings
+from contracts.log.settings import GROUP_SESSION, KafkaSettings
 from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued, current_traceparent
-from contracts.messages import Message
+from contracts.messages import Message, Problem
 from contracts.topics import dead_letter_topic, topics
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,19 @@ class Ledger(Protocol):
         """The messages to write for `batch`: those for the state topic are the new state, others are outputs."""
 
 
-class Processor:
-    """Runs `make_ledger(partition)` over each partition of `source` that the group gives to this process."""
+L = TypeVar("L", bound=Ledger)
+
+
+class NotHeldError(RuntimeError):
+    """A partition is not, or no longer, this process's: nothing was written, or what became of it must be read back."""
+
+
+class Processor(Generic[L]):
+    """Runs `make_ledger(partition)` over each partition of `source` that the group gives to this process.
+
+    With `strict`, for commands that people write, unknown fields and a partition that is not the key's are mistakes:
+    such a record is parked. `on_change` is called when a partition was taken or dropped and after each transaction.
+    """
 
     def __init__(
         self,
@@ -57,8 +70,11 @@ class Processor:
         service: str,
         source: str,
         state_topic: str,
-        make_ledger: Callable[[int], Ledger],
+        make_ledger: Callable[[int], L],
         dead_letters: DeadLetters,
+        *,
+        strict: bool = False,
+        on_change: Callable[[], None] = lambda: None,
     ):
         if topics()[source].partitions != topics()[state_topic].partitions:
             raise ValueError(f"{state_topic} must have as many partitions as {source}: see contracts/topics.yaml")
@@ -68,9 +84,49 @@ class Processor:
         self._state_topic = state_topic
         self._make_ledger = make_ledger
         self._dead_letters = dead_letters
-        self._held: dict[TopicPartition, _Held] = {}
+        self._strict = strict
+        self._on_change = on_change
+        self._held: dict[TopicPartition, _Held[L]] = {}
         self.owned = asyncio.Event()
         """Set while this process holds at least one partition, restored and at work."""
+
+    @property
+    def ledgers(self) -> dict[int, L]:
+        """The states of the partitions that are held, to be read; a partition that was lost and taken again has a new
+        one. They change by `commit` only."""
+        return {partition.partition: held.ledger for partition, held in self._held.items()}
+
+    async def commit(self, partition: int, change: Callable[[L], Sequence[Message]]) -> None:
+        """Between two batches, change a held partition's state: `change` works as `Ledger.process` does, and what it
+        returns is one transaction, fenced like every other. An error of `change` itself must have changed nothing.
+
+        Raises NotHeldError when another process holds the partition or Kafka refuses: the state is then read back from
+        the log before it is used again.
+        """
+        # A transaction that has begun is brought to its end, even when whoever asked for it is gone.
+        await asyncio.shield(asyncio.ensure_future(self._commit(TopicPartition(self._source, partition), change)))
+
+    async def _commit(self, partition: TopicPartition, change: Callable[[L], Sequence[Message]]) -> None:
+        held = self._held.get(partition)
+        try:
+            if held is None:
+                raise NotHeldError(f"{partition.topic}-{partition.partition} is not held by this process")
+            async with self._transaction(partition, held):
+                for message in change(held.ledger):
+                    await self._send(held.producer, message, uuid.uuid4().hex, partition.partition)
+        except (KafkaError, ConnectionError) as error:
+            await self._drop(partition)
+            raise NotHeldError(f"{partition.topic}-{partition.partition} was given up: {error!r}") from error
+        self._on_change()
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, partition: TopicPartition, held: "_Held[L]") -> AsyncIterator[None]:
+        """One at a time for each partition, and only while it is held."""
+        async with held.lock:
+            if self._held.get(partition) is not held:
+                raise NotHeldError(f"{partition.topic}-{partition.partition} was lost meanwhile")
+            async with held.producer.transaction():
+                yield
 
     async def run(self, stop: asyncio.Event) -> None:
         """Process until `stop` is set. Raises TooManyDeadLetters, or the ledger's own error."""
@@ -78,6 +134,7 @@ class Processor:
             self._source,
             **self._settings.client(),
             group_id=self._service,
+            **GROUP_SESSION,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -94,8 +151,8 @@ class Processor:
                     polling.cancel()
                     break
                 for partition, consumed in polling.result().items():
-                    if partition in self._held:
-                        await self._process(consumer, partition, [record_of(raw) for raw in consumed])
+                    with contextlib.suppress(NotHeldError):
+                        await self._process(partition, [record_of(raw) for raw in consumed])
         finally:
             stopping.cancel()
             for partition in list(self._held):

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# How soon a group notices that a member was killed: the least that a broker takes unless told otherwise.
+GROUP_SESSION = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 2000}
+
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 

@@ -6,7 +6,6 @@ Source of the idea: karapace's OffsetWatcher.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -113,8 +112,7 @@ class Reader:
         """Disconnect; what was read stays in the tables."""
         if self.failed is not None:
             self.failed.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.failed
+            await asyncio.gather(self.failed, return_exceptions=True)
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -127,6 +125,11 @@ class Reader:
                     self.failed.result()
                     raise RuntimeError("the log reader was stopped")
                 await self._moved.wait()
+
+    async def catch_up(self) -> None:
+        """Return when every record that is in the log now has been applied. Raises as `wait_for` does."""
+        for partition, end in (await self._consumer.end_offsets(list(self._positions))).items():
+            await self.wait_for(Offset(partition.topic, partition.partition, end - 1))
 
     async def _starts(self, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Tables are read from the beginning, tails from their instant or from the end."""

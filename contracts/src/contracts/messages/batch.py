@@ -54,7 +54,9 @@ class CancelBatchJob(_BatchCommand):
     """Stop a job; what it has written so far is removed."""
 
 
-JobStatus = Literal["Queued", "Provisioning", "Running", "Finalizing", "Completed", "Failed", "Canceled"]
+JobStatus = Literal[
+    "Queued", "Provisioning", "Running", "Finalizing", "CancelRequested", "Completed", "Failed", "Canceled"
+]
 
 
 class FileCounts(Part):

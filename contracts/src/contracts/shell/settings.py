@@ -13,7 +13,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    home: Path = Field(default=Path("var/endpunkt"), description="the folder of state that services on one machine share")
+    home: Path = Field(default=Path("var/endpunkt"), description="the state that the services of one machine share")
     host: str = Field(default="127.0.0.1", description="the address that listeners bind")
     health_port: int = Field(
         default=0, ge=0, le=65535, description="/healthz, /readyz and /metrics; 0 takes a free port"

@@ -1,0 +1,110 @@
+"""python -m endpunkt_infra.demo --home var/demo (`make demo`): the story, then var/demo/report.json."""
+
+import argparse
+import asyncio
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from endpunkt_infra.demo import steps
+from endpunkt_infra.demo.client import Client, DemoFailed
+from endpunkt_infra.demo.story import Story
+from endpunkt_infra.stack.control import StackError, down, up
+
+
+def main() -> int:
+    """Run the demo under --home; exits with 0 when every figure was as told."""
+    parser = argparse.ArgumentParser(prog="endpunkt_infra.demo", description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path("var/demo"))
+    folder = parser.parse_args().home.absolute()
+    console = Console()
+    state = folder / "state"
+    report: dict[str, Any] = {}
+    story = Story(console, steps=7)
+    try:
+        down(state, story.say)
+        shutil.rmtree(folder, ignore_errors=True)
+        _tell(story, folder, state, report)
+    except (DemoFailed, StackError) as error:
+        console.print(f"[bold red]the demo failed:[/] {error}", highlight=False)
+        console.print(f"logs: {state / 'logs'}")
+        return 1
+    finally:
+        down(state, story.say)
+    _write(folder / "report.json", {**report, "seconds": story.seconds})
+    story.table("What was seen", _summary(report, story))
+    console.print(f"every figure: {folder / 'report.json'}")
+    return 0
+
+
+def _tell(story: Story, folder: Path, state: Path, report: dict[str, Any]) -> None:
+    with story.step("start", "Start a real Kafka broker and every service as its own process"):
+        addresses = up(state, _environment(), lambda line: None)
+        story.say(f"Kafka on {addresses['kafka']}, scoring on {addresses['scoring']}")
+    asyncio.run(_steps(story, folder / "work", state, addresses, report))
+
+
+async def _steps(story: Story, work: Path, state: Path, addresses: dict[str, str], report: dict[str, Any]) -> None:
+    async with Client(state, work, addresses) as client:
+        with story.step("register", "Train two models on real data and register them"):
+            body = await asyncio.to_thread(steps.prepare, story, work)
+            await steps.register(story, client)
+        with story.step("split", "Put both behind one endpoint, 90/10, and score over HTTPS"):
+            key = await steps.deploy(story, client)
+            report |= await steps.split(story, client, key, body)
+        with story.step("scaling", "Raise the load until a rule scales blue out, then let it scale in"):
+            report["scaling"] = await steps.scale(story, client, key, body)
+        with story.step("recovery", "Kill an instance under load"):
+            report["recovery"] = await steps.recover(story, client, state, key, body)
+        with story.step("batch", "Run a batch job over a folder of CSV files"):
+            report["batch"] = await steps.batch(story, client, work)
+        with story.step("cost", "Show what it all cost"):
+            report["cost"] = await steps.cost(story, client)
+
+
+def _environment() -> dict[str, str]:
+    """Free ports, so that the demo can run beside `make up`; usage told every second, so that nobody waits for it."""
+    router, studio = _free_ports(2)
+    return {
+        "ENDPUNKT_ROUTER_PORT": str(router),
+        "ENDPUNKT_STUDIO_PORT": str(studio),
+        "ENDPUNKT_SCORING_URL": f"https://localhost:{router}",
+        "ENDPUNKT_USAGE_SECONDS": "1",
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [int(listener.getsockname()[1]) for listener in sockets]
+    finally:
+        for listener in sockets:
+            listener.close()
+
+
+def _summary(report: dict[str, Any], story: Story) -> dict[str, Any]:
+    counts = report["split"]
+    return {
+        "split of 1,000 requests": f"blue {counts['blue']}, green {counts['green']}",
+        "pinned to green": f"{report['pinned']['green']} of {report['pinned']['requests']}",
+        "a wrong key": report["unauthorized"]["status"],
+        "scaling": ", ".join(f"{event['previous']} -> {event['instances']}" for event in report["scaling"]),
+        "an instance killed": f"{report['recovery']['requests']} requests, {report['recovery']['failed']} failed",
+        "batch job": f"{report['batch']['files']} files, {report['batch']['rows']} rows, {report['batch']['status']}",
+        "cost in all": f"{report['cost'][-1]['cost']} ({report['cost'][-1]['requests']} requests)",
+        "seconds": ", ".join(f"{name} {seconds}" for name, seconds in story.seconds.items()),
+    }
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
