@@ -69,6 +69,10 @@ down: $(SYNCED) ## stop exactly what `make up` started; state survives
 status: $(SYNCED) ## tell whether Endpunkt runs
 	$(STACK) status
 
+.PHONY: env
+env: $(SYNCED) ## print what a shell needs: eval "$$(make -s env)"
+	@$(STACK) env
+
 .PHONY: clean-state
 clean-state: $(SYNCED) ## forget topics, keys, artifacts and job outputs
 	$(STACK) clean

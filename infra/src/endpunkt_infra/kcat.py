@@ -3,13 +3,14 @@
 It is taken from the PATH, else unpacked from Debian's (or Ubuntu's) packages into $ENDPUNKT_CACHE/kcat: no root.
 """
 
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from endpunkt_infra.kafka.jars import cache_directory
 
 # What every process on the machine already has; a second copy of these would not fit the loader.
 _OF_THE_SYSTEM = ("libc6", "libgcc-s1", "gcc-")
@@ -65,11 +66,8 @@ def _run(command: list[str], folder: Path) -> str:
 
 def main() -> int:
     """Print kcat's command line."""
-    cache = (
-        os.environ.get("ENDPUNKT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endpunkt"
-    )
     try:
-        sys.stdout.write(shlex.join(kcat_command(Path(cache))) + "\n")
+        sys.stdout.write(shlex.join(kcat_command(cache_directory())) + "\n")
     except KcatMissing as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import shutil
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from endpunkt_infra.demo import steps
 from endpunkt_infra.demo.client import Client, DemoFailed
 from endpunkt_infra.demo.story import Story
 from endpunkt_infra.stack.control import StackError, down, up
+from endpunkt_infra.stack.ports import free_ports
+
+_USAGE_AT_ONCE = {"ENDPUNKT_USAGE_SECONDS": "1"}
 
 
 def main() -> int:
@@ -44,7 +46,7 @@ def main() -> int:
 
 def _tell(story: Story, folder: Path, state: Path, report: dict[str, Any]) -> None:
     with story.step("start", "Start a real Kafka broker and every service as its own process"):
-        addresses = up(state, _environment(), lambda line: None)
+        addresses = up(state, free_ports() | _USAGE_AT_ONCE, lambda line: None)
         story.say(f"Kafka on {addresses['kafka']}, scoring on {addresses['scoring']}")
     asyncio.run(_steps(story, folder / "work", state, addresses, report))
 
@@ -65,26 +67,6 @@ async def _steps(story: Story, work: Path, state: Path, addresses: dict[str, str
             report["batch"] = await steps.batch(story, client, work)
         with story.step("cost", "Show what it all cost"):
             report["cost"] = await steps.cost(story, client)
-
-
-def _environment() -> dict[str, str]:
-    """Free ports, so that the demo can run beside `make up`; usage told every second, so that nobody waits for it."""
-    router, studio = _free_ports(2)
-    return {
-        "ENDPUNKT_ROUTER_PORT": str(router),
-        "ENDPUNKT_STUDIO_PORT": str(studio),
-        "ENDPUNKT_SCORING_URL": f"https://localhost:{router}",
-        "ENDPUNKT_USAGE_SECONDS": "1",
-    }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(listener.getsockname()[1]) for listener in sockets]
-    finally:
-        for listener in sockets:
-            listener.close()
 
 
 def _summary(report: dict[str, Any], story: Story) -> dict[str, Any]:
