@@ -1,0 +1,21 @@
+"""The process's stdout and stderr: the script's prints come out line by line, the server's log beside them."""
+
+import io
+import logging
+import sys
+import time
+
+
+def set_up(log_level: str) -> None:
+    """The root logger is left to the script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    formatter = logging.Formatter("%(asctime)s %(levelname).1s [%(process)d] %(name)s - %(message)s")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("inference_server")
+    logger.addHandler(handler)
+    logger.setLevel(log_level)
+    logger.propagate = False
