@@ -1,11 +1,8 @@
 """What services share besides the bus: certificates, secrets, files, processes, settings."""
 
-import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from contracts.shell.files import read_or_make
-from contracts.shell.processes import ProcessIdentity
 from contracts.shell.secrets import Sealer, SealError, admin_token, digest_of
 from contracts.shell.settings import Settings, SettingsError, load_settings
 from contracts.shell.tls import ca_path, server_context
@@ -99,22 +95,6 @@ def test_a_shared_file_is_made_once_by_whoever_comes_first(tmp_path: Path) -> No
         contents = set(pool.map(lambda _: read_or_make(tmp_path / "file", make), range(8)))
     assert contents == {b"content"}
     assert len(made) == 1
-
-
-def test_a_process_is_its_pid_and_its_start() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    identity = ProcessIdentity.of(child.pid)
-    assert identity is not None
-    assert identity.alive
-    assert not ProcessIdentity(identity.pid, identity.started + 1).alive
-    assert not identity.wait(0)
-    ProcessIdentity(identity.pid, identity.started + 1).send(signal.SIGKILL)
-    assert identity.alive
-    identity.send(signal.SIGKILL)
-    assert identity.wait(10)
-    assert not identity.alive
-    assert child.wait() == -signal.SIGKILL
-    identity.send(signal.SIGKILL)
 
 
 def test_settings_tell_every_wrong_variable() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from contracts.log import KafkaSettings
 from contracts.shell.files import write_atomically
 from contracts.shell.processes import ProcessIdentity
+from endpunkt_infra.kafka import address
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import MODULES, ServiceProcess
 from endpunkt_infra.stack.restarts import Restarts
@@ -77,8 +78,8 @@ class Supervisor:
         return addresses
 
     def _start_kafka(self) -> KafkaSettings:
-        if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            return KafkaSettings.from_environment(os.environ)
+        if cluster := address.external(os.environ):
+            return cluster
         self._broker = Broker(self._home / "kafka")
         return KafkaSettings(self._broker.start())
 
@@ -92,6 +93,9 @@ class Supervisor:
         while True:
             time.sleep(_LOOK_SECONDS)
             now = time.monotonic()
+            if self._broker is not None and not self._broker.is_running:
+                log.error("Kafka is gone; starting it again")
+                self._broker.start()
             for service in self._services:
                 assert service.process is not None
                 code = service.process.poll()

@@ -1,0 +1,149 @@
+"""Documents from messages."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from contracts.messages import (
+    Artifact,
+    BatchDeploymentSpec,
+    BatchEndpointSpec,
+    CodeConfiguration,
+    DeploymentDesired,
+    DeploymentError,
+    DeploymentObserved,
+    DeploymentSpec,
+    EndpointDesired,
+    EndpointKey,
+    EndpointKeys,
+    EndpointObserved,
+    EndpointSpec,
+    Instance,
+    OnlineDeploymentSpec,
+    OnlineEndpointSpec,
+)
+from studio import views
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+CODE = CodeConfiguration(code="file:///code", scoring_script="score.py")
+ARTIFACT = Artifact(digest="ab" * 32, name="code")
+DIGEST, SEALED = "cd" * 32, "c2VhbGVk"
+
+
+def endpoint(
+    spec: EndpointSpec, deployments: dict[str, tuple[int, DeploymentSpec]], generation: int = 7, **traffic: int
+) -> EndpointDesired:
+    key = EndpointKey(digest=DIGEST, sealed=SEALED)
+    return EndpointDesired(
+        endpoint="diabetes",
+        generation=generation,
+        created_at=NOON,
+        updated_at=NOON,
+        spec=spec,
+        keys=EndpointKeys(primary=key, secondary=key),
+        traffic=traffic,
+        deployments={
+            name: DeploymentDesired(generation=at, spec=deployment, code=ARTIFACT)
+            for name, (at, deployment) in deployments.items()
+        },
+    )
+
+
+def observed(generation: int, state: Any = "Succeeded", **deployments: DeploymentObserved) -> EndpointObserved:
+    return EndpointObserved(endpoint="diabetes", generation=generation, state=state, deployments=deployments)
+
+
+def instances(*states: Any) -> tuple[Instance, ...]:
+    return tuple(
+        Instance(id=f"i{n}", generation=5, state=state, address="127.0.0.1:1", started_at=NOON)
+        for n, state in enumerate(states)
+    )
+
+
+ONLINE = OnlineDeploymentSpec(code_configuration=CODE, instance_count=3)
+BATCH = BatchDeploymentSpec(code_configuration=CODE)
+FAILED = DeploymentError(code="UserScriptInitFailed", message="init() raised", log_tail=("Traceback", "ValueError"))
+
+
+def test_an_online_endpoint() -> None:
+    desired = endpoint(OnlineEndpointSpec(tags={"a": "b"}), {"blue": (5, ONLINE), "green": (6, ONLINE)}, blue=100)
+    seen = observed(7, blue=DeploymentObserved(generation=5, state="Succeeded", desired_instances=2))
+    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2")
+    assert document["name"] == "diabetes"
+    assert document["kind"] == "online"
+    assert document["generation"] == 7
+    assert document["properties"] == {
+        "description": "", "tags": {"a": "b"}, "properties": {}, "auth_mode": "key",
+        "public_network_access": "enabled",
+    }  # fmt: skip
+    assert document["traffic"] == {"blue": 100, "green": 0}
+    assert document["provisioning_state"] == "Succeeded"
+    assert document["scoring_uri"] == "https://scoring:1/diabetes/score"
+    assert document["openapi_uri"] == "https://scoring:1/diabetes/swagger.json"
+    assert {name: part["provisioning_state"] for name, part in document["deployments"].items()} == {
+        "blue": "Succeeded",
+        "green": "Creating",
+    }
+
+
+def test_a_batch_endpoint_is_ready_when_it_is_accepted() -> None:
+    desired = endpoint(BatchEndpointSpec(), {"linear": (2, BATCH)})
+    document = views.endpoint(desired, None, "https://scoring:1", "https://api:2")
+    assert document["scoring_uri"] == "https://api:2/v1/batchEndpoints/diabetes/jobs"
+    assert document["provisioning_state"] == "Succeeded"
+    assert document["deployments"] == {"linear": {"provisioning_state": "Succeeded", "error": None}}
+    assert "traffic" not in document
+
+
+def test_no_document_has_a_key() -> None:
+    desired = endpoint(OnlineEndpointSpec(), {"blue": (5, ONLINE)})
+    text = json.dumps([views.endpoint(desired, None, "s", "a"), views.deployment(desired, None, "blue")])
+    assert DIGEST not in text
+    assert SEALED not in text
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "desired_instances", "ready", "error"),
+    [
+        # Nobody observed anything yet, or not this deployment.
+        (None, "Creating", 3, 0, None),
+        (observed(7), "Creating", 3, 0, None),
+        # The observation is of an earlier generation of the endpoint, when this deployment was another one.
+        (
+            observed(4, blue=DeploymentObserved(
+                generation=3, state="Failed", desired_instances=1, instances=instances("Ready"), error=FAILED
+            )),
+            "Updating", 3, 1, None,
+        ),
+        # A later change that is not about this deployment leaves its observation valid.
+        (
+            observed(5, blue=DeploymentObserved(
+                generation=5, state="Succeeded", desired_instances=2, instances=instances("Ready", "Draining", "Ready")
+            )),
+            "Succeeded", 2, 2, None,
+        ),
+        (
+            observed(7, blue=DeploymentObserved(generation=5, state="Failed", desired_instances=3, error=FAILED)),
+            "Failed", 3, 0,
+            {"code": "UserScriptInitFailed", "message": "init() raised", "log_tail": ["Traceback", "ValueError"]},
+        ),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_deployment_of_generation_5(
+    seen: EndpointObserved | None, state: str, desired_instances: int, ready: int, error: Any
+) -> None:
+    desired = endpoint(OnlineEndpointSpec(), {"blue": (5, ONLINE)})
+    document = views.deployment(desired, seen, "blue")
+    assert document["provisioning_state"] == state
+    assert document["instances"] == {"desired": desired_instances, "ready": ready}
+    assert document["error"] == error
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [(None, "Creating"), (observed(6), "Updating"), (observed(7), "Succeeded"), (observed(7, "Failed"), "Failed")],
+)
+def test_the_state_of_an_online_endpoint_of_generation_7(seen: EndpointObserved | None, state: str) -> None:
+    assert views.endpoint_state(endpoint(OnlineEndpointSpec(), {}), seen) == state
