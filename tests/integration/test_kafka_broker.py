@@ -134,6 +134,13 @@ def test_a_broker_that_dies_at_its_start_says_why_and_leaves_nothing(broker: Bro
     assert not broker.is_running
 
 
+def test_a_named_cluster_that_does_not_let_us_in_says_what_to_correct(broker: Broker, tmp_path: Path) -> None:
+    address, unused = broker.start(), tmp_path / "unused"
+    refused = kafka("start", "--data-dir", str(unused), KAFKA_BOOTSTRAP_SERVERS=address, KAFKA_SECURITY_PROTOCOL="SSL")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "KAFKA_SECURITY_PROTOCOL" in refused.stderr
+
+
 def test_a_named_cluster_that_does_not_answer_fails_clearly(tmp_path: Path) -> None:
     port = ports.free_port()
     started = kafka("start", "--data-dir", str(tmp_path / "kafka"), KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}")

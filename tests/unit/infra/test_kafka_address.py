@@ -3,14 +3,13 @@
 import logging
 import socket
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from endpunkt_infra.kafka import KafkaUnavailableError, __main__, address, ports, probe
+from endpunkt_infra.kafka import KafkaUnavailableError, address, ports, probe
 
 
 @contextmanager
@@ -72,16 +71,6 @@ def test_one_host_that_answers_is_enough(caplog: pytest.LogCaptureFixture) -> No
     with server(lambda connection: None) as port, caplog.at_level(logging.WARNING):
         address.check(f"{ports.HOST}:{silent},{ports.HOST}:{port}")
     assert f"{ports.HOST}:{silent} does not answer" in caplog.text
-
-
-def test_start_uses_the_named_cluster_and_starts_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(subprocess, "Popen", None)
-    with server(lambda connection: None) as port:
-        monkeypatch.setenv(address.VARIABLE, f"{ports.HOST}:{port}")
-        assert __main__.main(["start"]) == 0
-    assert capsys.readouterr().out == f"{ports.HOST}:{port}\n"
 
 
 def metadata_response(brokers: int, cluster_id: str | None) -> bytes:

@@ -59,7 +59,7 @@ def external(environ: Mapping[str, str]) -> KafkaSettings | None:
 
 
 async def _log_in(settings: KafkaSettings) -> None:
-    admin = AIOKafkaAdminClient(**settings.client())
+    admin = AIOKafkaAdminClient(**settings.client(), request_timeout_ms=10_000)
     try:
         await admin.start()
     finally:
