@@ -148,6 +148,7 @@ def test_periods_that_are_refused() -> None:
         (["ResourceNotFound"], 404, "ResourceNotFound"),
         (["ResourceNotFound", "BadArgument"], 400, "BadArgument"),
         (["EndpointAlreadyExists"], 409, "EndpointAlreadyExists"),
+        (["ResourceNotReady"], 409, "ResourceNotReady"),
         (["BadArgument", "EndpointAlreadyExists"], 409, "EndpointAlreadyExists"),
     ],
 )

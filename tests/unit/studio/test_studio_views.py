@@ -88,12 +88,13 @@ def test_an_online_endpoint() -> None:
     }
 
 
-def test_a_batch_endpoint_is_ready_when_it_is_accepted() -> None:
+def test_a_batch_endpoint_has_jobs_and_its_deployments_no_instances() -> None:
     desired = endpoint(BatchEndpointSpec(), {"linear": (2, BATCH)})
-    document = views.endpoint(desired, None, "https://scoring:1", "https://api:2")
+    seen = observed(7, linear=DeploymentObserved(generation=2, state="Succeeded", desired_instances=0))
+    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2")
     assert document["scoring_uri"] == "https://api:2/v1/batchEndpoints/diabetes/jobs"
-    assert document["provisioning_state"] == "Succeeded"
     assert document["deployments"] == {"linear": {"provisioning_state": "Succeeded", "error": None}}
+    assert document["provisioning_state"] == "Succeeded"
     assert "traffic" not in document
 
 
@@ -110,16 +111,21 @@ def test_no_document_has_a_key() -> None:
         # Nobody observed anything yet, or not this deployment.
         (None, "Creating", 3, 0, None),
         (observed(7), "Creating", 3, 0, None),
-        # The observation is of an earlier generation of the endpoint, when this deployment was another one.
+        # The observation is of an earlier generation of the endpoint: instances are what they are, its state is not.
         (
-            observed(4, blue=DeploymentObserved(
-                generation=3, state="Failed", desired_instances=1, instances=instances("Ready"), error=FAILED
+            observed(6, blue=DeploymentObserved(
+                generation=5, state="Failed", desired_instances=1, instances=instances("Ready"), error=FAILED
             )),
             "Updating", 3, 1, None,
         ),
-        # A later change that is not about this deployment leaves its observation valid.
+        # Or of an endpoint of that name that is gone.
         (
-            observed(5, blue=DeploymentObserved(
+            observed(9, blue=DeploymentObserved(generation=5, state="Succeeded", desired_instances=1)),
+            "Updating", 3, 0, None,
+        ),
+        # A count that was scaled is not the written one.
+        (
+            observed(7, blue=DeploymentObserved(
                 generation=5, state="Succeeded", desired_instances=2, instances=instances("Ready", "Draining", "Ready")
             )),
             "Succeeded", 2, 2, None,
@@ -131,19 +137,28 @@ def test_no_document_has_a_key() -> None:
         ),
     ],
 )  # fmt: skip
-def test_the_state_of_a_deployment_of_generation_5(
+def test_the_state_of_a_deployment_of_an_endpoint_of_generation_7(
     seen: EndpointObserved | None, state: str, desired_instances: int, ready: int, error: Any
 ) -> None:
     desired = endpoint(OnlineEndpointSpec(), {"blue": (5, ONLINE)})
     document = views.deployment(desired, seen, "blue")
     assert document["provisioning_state"] == state
-    assert document["instances"] == {"desired": desired_instances, "ready": ready}
+    assert (document["desired_instances"], document["ready_instances"]) == (desired_instances, ready)
+    assert [instance["id"] for instance in document["instances"]] == [
+        instance.id for instance in (seen.deployments["blue"].instances if seen and seen.deployments else ())
+    ]
     assert document["error"] == error
 
 
 @pytest.mark.parametrize(
     ("seen", "state"),
-    [(None, "Creating"), (observed(6), "Updating"), (observed(7), "Succeeded"), (observed(7, "Failed"), "Failed")],
+    [
+        (None, "Creating"),
+        (observed(6), "Updating"),
+        (observed(7), "Succeeded"),
+        (observed(7, "Failed"), "Failed"),
+        (observed(8), "Updating"),
+    ],
 )
 def test_the_state_of_an_online_endpoint_of_generation_7(seen: EndpointObserved | None, state: str) -> None:
     assert views.endpoint_state(endpoint(OnlineEndpointSpec(), {}), seen) == state

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters, TooManyDeadLetters
 from contracts.log.records import record_of
-from contracts.log.settings import GROUP_SESSION
+from contracts.log.settings import GROUP_SESSION, KafkaSettings
 from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued
 from contracts.messages import Message
@@ -24,6 +25,27 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Record, Message], Awaitable[None]]
 OnUndecodable = Callable[[Undecodable], Awaitable[None]]
+
+
+def command_broker(settings: KafkaSettings) -> KafkaBroker:
+    """The FastStream broker of a service that handles commands: it only consumes, and makes no topics."""
+    client = settings.client()
+    tls = client.get("ssl_context")
+    security = BaseSecurity(tls)
+    if settings.security_protocol.startswith("SASL"):
+        mechanisms = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+        username, password = client["sasl_plain_username"], client["sasl_plain_password"]
+        security = mechanisms[settings.sasl_mechanism](username, password, tls)
+    # It tells of every step of every record; what goes wrong with one is told here.
+    logger = logging.getLogger(f"{__name__}.faststream")
+    logger.setLevel(logging.ERROR)
+    return KafkaBroker(
+        settings.bootstrap_servers.split(","),
+        security=security,
+        consumer_only=True,
+        allow_auto_create_topics=False,
+        logger=logger,
+    )
 
 
 def handle_commands(
@@ -35,12 +57,14 @@ def handle_commands(
     on_undecodable: OnUndecodable,
     on_stopped: Callable[[BaseException], None],
     *,
+    member: str | None = None,
     retry_seconds: tuple[float, ...] = (0.1, 0.5, 1, 2, 5),
 ) -> None:
     """Subscribe `handler` to `topic` in the group `service`: in order, one at a time, each until it succeeds.
 
     Commands are decoded strictly. What is none is parked, and `on_undecodable` may tell its sender. `on_stopped` hears
-    of the error after which nothing more is handled.
+    of the error after which nothing more is handled. `member` is this process's stable name in the group: with one it
+    is back at once after a crash, instead of when the session of the one that died has ended.
     """
 
     async def _park(error: Undecodable) -> None:
@@ -50,9 +74,7 @@ def handle_commands(
         except TooManyDeadLetters as too_many:
             on_stopped(too_many)
 
-    async def handle(message: KafkaMessage) -> None:
-        raw = message.raw_message
-        record = record_of(raw[0] if isinstance(raw, tuple) else raw)
+    async def handle_one(record: Record) -> None:
         try:
             command = decode(record, strict=True)
         except Undecodable as error:
@@ -61,11 +83,20 @@ def handle_commands(
             dead_letters.read()
             with continued(record, service):
                 await _until_done(lambda: handler(record, command), record, retry_seconds)
+
+    async def handle(message: KafkaMessage) -> None:
+        raw = message.raw_message
+        for each in raw if isinstance(raw, tuple | list) else (raw,):
+            await handle_one(record_of(each))
         await message.ack()
 
     broker.subscriber(
         topic,
+        # Not one by one: aiokafka would fetch the next record of a partition only after the handler is done.
+        batch=True,
+        max_records=20,
         group_id=service,
+        group_instance_id=member,
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.MANUAL,
         no_reply=True,

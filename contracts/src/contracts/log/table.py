@@ -24,8 +24,12 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
-# The broker answers a fetch as soon as there is a record; this only bounds how long it may hold an empty one.
-FETCH_WAIT_MS = 5000
+# The broker answers a fetch as soon as there is a record. But aiokafka has one fetch under way at a time, which leaves
+# out partitions whose last records were not taken within 0.1 s: their next record waits until that fetch ends.
+FETCH_WAIT_MS = 500
+
+# How long an idle reader sleeps at most; records wake it.
+_IDLE_MS = 5000
 
 
 class Table(Generic[M]):
@@ -36,6 +40,8 @@ class Table(Generic[M]):
         self.model = model
         self.topic = model.TOPIC
         self.entries: dict[str, M] = {}
+        self.deleted: dict[str, str] = {}
+        """The ids of the tombstones that have one, by key, for as long as the log keeps them."""
         self._on_change = on_change
 
     def apply(self, record: Record) -> None:
@@ -44,10 +50,13 @@ class Table(Generic[M]):
         message: M | None = None
         if record.value is None:
             self.entries.pop(key, None)
+            if "ce_id" in record.headers:
+                self.deleted[key] = record.headers["ce_id"]
         else:
             decoded = decode(record)
             assert isinstance(decoded, self.model), "a compacted topic carries one type of message"
             message = self.entries[key] = decoded
+            self.deleted.pop(key, None)
         if self._on_change is not None:
             self._on_change(key, message)
 
@@ -98,9 +107,10 @@ class Reader:
         partitions = [
             TopicPartition(topic, partition) for topic in self._sinks for partition in range(topics()[topic].partitions)
         ]
-        self._consumer.assign(partitions)
         ends = await self._consumer.end_offsets(partitions)
         self._positions = await self._starts(ends)
+        # Not before: the answers above would wait for the first fetch, as long as the broker holds it.
+        self._consumer.assign(partitions)
         for partition, start in self._positions.items():
             self._consumer.seek(partition, start)
         self.failed = asyncio.create_task(self._run(), name="log reader")
@@ -127,8 +137,12 @@ class Reader:
                 await self._moved.wait()
 
     async def catch_up(self) -> None:
-        """Return when every record that is in the log now has been applied. Raises as `wait_for` does."""
-        for partition, end in (await self._consumer.end_offsets(list(self._positions))).items():
+        """Return when every record that is in the log now has been applied. Raises as `wait_for` does, and when the
+        log cannot be asked."""
+        # On a connection of its own: on the reader's, the answer would wait for the fetch that the broker holds there.
+        async with AIOKafkaConsumer(**self._settings.client(), isolation_level="read_committed") as asking:
+            ends = await asking.end_offsets(list(self._positions))
+        for partition, end in ends.items():
             await self.wait_for(Offset(partition.topic, partition.partition, end - 1))
 
     async def _starts(self, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -151,7 +165,7 @@ class Reader:
     async def _run(self) -> None:
         try:
             while True:
-                wait_ms = FETCH_WAIT_MS if self._caught_up else 50
+                wait_ms = _IDLE_MS if self._caught_up else 50
                 batch = await self._consumer.getmany(timeout_ms=wait_ms, max_records=5000)
                 for consumed in batch.values():
                     for raw in consumed:

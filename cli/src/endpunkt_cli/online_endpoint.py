@@ -1,0 +1,134 @@
+"""endpunkt online-endpoint: create, update, show, list, delete, invoke, get-credentials, regenerate-keys."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from endpunkt_cli.errors import CliError
+from endpunkt_cli.options import FileName, Name, OptionalFile, Output, Query, Set, Yes, confirm, show, tell
+from endpunkt_cli.output import Format, flat
+from endpunkt_cli.resources import resource_of, sent, source_of, update_endpoint
+from endpunkt_cli.session import session
+
+app = typer.Typer(no_args_is_help=True, help="Endpoints that answer at once.")
+
+_COLUMNS = ("name", "auth_mode", "provisioning_state", "traffic", "scoring_uri")
+_LONGEST_ANSWER_SECONDS = 200
+"""Azure lets a request take 180 s."""
+
+
+class KeyType(StrEnum):
+    """Azure's two keys."""
+
+    primary = "primary"
+    secondary = "secondary"
+
+
+@app.command()
+def create(
+    file: OptionalFile = None,
+    name: FileName = None,
+    set_: Set = None,
+    query: Query = None,
+    output: Output = Format.json,
+) -> None:
+    """Make an endpoint; it must not exist."""
+    resource = resource_of("online-endpoint", source_of(file, {"name": name}), file, set_)
+    if any(resource.body.pop("traffic", {}).values()):
+        from endpunkt_cli.files import BadFile
+
+        hint = "a new endpoint has no deployments: make them, then `online-endpoint update` with this traffic"
+        raise BadFile([resource.source.trouble("traffic", hint)])
+    path = ("onlineEndpoints", resource.address["name"])
+    show(flat(sent(resource, lambda: session.studio.send("PUT", *path, body=resource.body))), query, output, _COLUMNS)
+
+
+@app.command()
+def update(
+    file: OptionalFile = None,
+    name: FileName = None,
+    traffic: Annotated[str | None, typer.Option("--traffic", help='the whole split: "blue=90 green=10"')] = None,
+    set_: Set = None,
+    query: Query = None,
+    output: Output = Format.json,
+) -> None:
+    """Change an endpoint: its description, tags, properties, traffic."""
+    more = {} if traffic is None else {"traffic": _split(traffic)}
+    show(update_endpoint("online", file, name, set_, **more), query, output, _COLUMNS)
+
+
+@app.command("show")
+def show_(name: Name, query: Query = None, output: Output = Format.json) -> None:
+    """An endpoint with its state."""
+    show(flat(session.studio.get("onlineEndpoints", name)), query, output, _COLUMNS)
+
+
+@app.command("list")
+def list_(query: Query = None, output: Output = Format.json) -> None:
+    """Every endpoint."""
+    endpoints = session.studio.get("onlineEndpoints")["value"]
+    show([flat(endpoint) for endpoint in endpoints], query, output, _COLUMNS)
+
+
+@app.command()
+def delete(name: Name, yes: Yes = False) -> None:
+    """Delete an endpoint with its deployments."""
+    confirm(f"Delete online endpoint {name} with its deployments?", yes)
+    if session.studio.send("DELETE", "onlineEndpoints", name):
+        tell(f"{name} is deleted, and its instances end what they do: its name is free when they have.")
+
+
+@app.command()
+def invoke(
+    name: Name,
+    request_file: Annotated[Path, typer.Option("--request-file", "-r", help="the body", exists=True, dir_okay=False)],
+    deployment_name: Annotated[
+        str | None, typer.Option("--deployment-name", "-d", help="this deployment, whatever the split")
+    ] = None,
+) -> None:
+    """Send a scoring request and print the answer as it is."""
+    endpoint = session.studio.get("onlineEndpoints", name)
+    key = session.studio.send("POST", "onlineEndpoints", name, "listKeys")["primaryKey"]
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    if deployment_name is not None:
+        headers["azureml-model-deployment"] = deployment_name
+    router = session.origin(endpoint["scoring_uri"], _LONGEST_ANSWER_SECONDS)
+    answer = router.request("POST", router.path, request_file.read_bytes(), headers)
+    if answer.status != 200:
+        raise CliError(f"{name} answered {answer.status}: {answer.body.decode(errors='replace')}")
+    sys.stdout.buffer.write(answer.body)
+    sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
+    sys.stdout.flush()
+
+
+@app.command("get-credentials")
+def get_credentials(name: Name, query: Query = None, output: Output = Format.json) -> None:
+    """The two keys."""
+    show(session.studio.send("POST", "onlineEndpoints", name, "listKeys"), query, output)
+
+
+@app.command("regenerate-keys")
+def regenerate_keys(
+    name: Name,
+    key_type: Annotated[KeyType, typer.Option("--key-type", help="which one")] = KeyType.primary,
+    yes: Yes = False,
+) -> None:
+    """Replace one key; the other goes on working."""
+    confirm(f"Replace the {key_type} key of {name}? Clients that use it are refused from then on.", yes)
+    body = {"keyType": key_type.capitalize()}
+    session.studio.send("POST", "onlineEndpoints", name, "regenerateKeys", body=body)
+    tell(f"The {key_type} key is a new one: endpunkt online-endpoint get-credentials -n {name}")
+
+
+def _split(text: str) -> dict[str, int]:
+    split = {}
+    for share in text.replace(",", " ").split():
+        name, _, percent = share.partition("=")
+        if not name or not percent.isdecimal() or name in split:
+            hint = f'"{share}" is no share: write "blue=90 green=10", each deployment once'
+            raise typer.BadParameter(hint, param_hint="--traffic")
+        split[name] = int(percent)
+    return split
