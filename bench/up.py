@@ -38,7 +38,7 @@ def processes(home: Path) -> dict[int, str]:
             command = (folder / "cmdline").read_bytes()
             if str(home).encode() in command + (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
                 found[int(folder.name)] = _name(command.decode(errors="replace").split("\0"))
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or somebody else's
             continue
     return found
 

@@ -256,7 +256,7 @@ def commands() -> Iterator[bytes]:
         if int(folder.name) != os.getpid():
             try:
                 yield (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
+            except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or somebody else's
                 continue
 
 

@@ -3,7 +3,7 @@
 PURE but for reading that one file.
 """
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from pathlib import Path
 
 import yaml
@@ -13,6 +13,8 @@ from contracts.messages import INSTANCE_TIME, REQUESTS
 
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 _QUANTUM = Decimal("1e-12")
+# Digits for one division: more than any sum of quantities times any price needs, so that only the last step rounds.
+_PRECISION = 60
 
 
 class InstanceType(BaseModel):
@@ -39,13 +41,16 @@ class Catalog(BaseModel):
 
         Raises KeyError with the meter's name when the catalogue has no price for it.
         """
-        if meter == REQUESTS:
-            exact = quantity * self.price_per_million_requests / 1_000_000
-        elif meter.startswith(INSTANCE_TIME) and (kind := self.instance_types.get(meter.removeprefix(INSTANCE_TIME))):
-            exact = quantity * kind.price_per_hour / _MICROSECONDS_PER_HOUR
-        else:
-            raise KeyError(meter)
-        return exact.quantize(_QUANTUM, rounding=ROUND_HALF_EVEN)
+        with localcontext(prec=_PRECISION):
+            if meter == REQUESTS:
+                exact = quantity * self.price_per_million_requests / 1_000_000
+            elif meter.startswith(INSTANCE_TIME) and (
+                kind := self.instance_types.get(meter.removeprefix(INSTANCE_TIME))
+            ):
+                exact = quantity * kind.price_per_hour / _MICROSECONDS_PER_HOUR
+            else:
+                raise KeyError(meter)
+            return exact.quantize(_QUANTUM, rounding=ROUND_HALF_EVEN)
 
 
 def load_catalog(path: Path | None = None) -> Catalog:

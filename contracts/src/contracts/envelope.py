@@ -15,6 +15,8 @@ from contracts.messages import Message, Problem
 
 Headers = Sequence[tuple[str, bytes]]
 
+_LONGEST_REASON = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -51,7 +53,7 @@ class Undecodable(ValueError):
         self.problems = problems
         self.id = message_id(record)
         reasons = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
-        super().__init__(f"{record.origin}: {reasons}")
+        super().__init__(f"{record.origin}: {reasons}"[:_LONGEST_REASON])
 
 
 def encode(message: Message, envelope: Envelope) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
@@ -97,7 +99,7 @@ def decode(record: Record, *, strict: bool = False) -> Message:
     message_type = Message.registry.get(type_name)
     if message_type is None or not fnmatchcase(record.topic, message_type.TOPIC):
         known = sorted(name for name, known in Message.registry.items() if fnmatchcase(record.topic, known.TOPIC))
-        problem = f"'{type_name}' is not a message of {record.topic}; it carries {', '.join(known) or 'nothing'}"
+        problem = f"'{type_name[:100]}' is not a message of {record.topic}; it carries {', '.join(known) or 'nothing'}"
         raise Undecodable(record, (Problem(code="BadArgument", field="ce_type", message=problem),))
     if record.value is None:
         problem = "is empty: this topic takes JSON documents"

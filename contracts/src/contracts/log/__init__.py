@@ -1,8 +1,9 @@
 """Reading and writing the bus: the one home of raw Kafka clients."""
 
 from contracts.log.deadletter import DeadLetters, ParkingLimit, TooManyDeadLetters
-from contracts.log.handlers import handle_commands
-from contracts.log.processor import Ledger, Processor
+from contracts.log.handlers import command_broker, handle_commands
+from contracts.log.ledger import Ledger
+from contracts.log.processor import NotHeldError, Processor
 from contracts.log.publisher import Publisher
 from contracts.log.records import Offset
 from contracts.log.settings import KafkaSettings, KafkaSettingsError
@@ -13,6 +14,7 @@ __all__ = [
     "KafkaSettings",
     "KafkaSettingsError",
     "Ledger",
+    "NotHeldError",
     "Offset",
     "ParkingLimit",
     "Processor",
@@ -21,5 +23,6 @@ __all__ = [
     "Table",
     "Tail",
     "TooManyDeadLetters",
+    "command_broker",
     "handle_commands",
 ]

@@ -5,6 +5,7 @@ itself is probably broken (a bad release), and parking everything would hide it:
 """
 
 import base64
+import itertools
 import logging
 import time
 from datetime import UTC, datetime
@@ -16,7 +17,10 @@ from contracts.topics import dead_letter_topic
 
 log = logging.getLogger(__name__)
 
+# A parked record must itself fit into a record (1 MiB), whatever it is made of.
 _LARGEST_VALUE = 65_536
+_LONGEST_TEXT = 1024
+_MOST_HEADERS = 32
 
 
 class TooManyDeadLetters(RuntimeError):
@@ -50,8 +54,11 @@ def dead_letter(service: str, record: Record, reason: str, at: datetime) -> Dead
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        record_key=record.key,
-        headers=dict(record.headers),
+        record_key=None if record.key is None else record.key[:_LONGEST_TEXT],
+        headers={
+            name[:_LONGEST_TEXT]: value[:_LONGEST_TEXT]
+            for name, value in itertools.islice(record.headers.items(), _MOST_HEADERS)
+        },
         value_base64=base64.b64encode((record.value or b"")[:_LARGEST_VALUE]).decode(),
         reason=reason,
         parked_at=at,
@@ -62,6 +69,7 @@ class DeadLetters:
     """The dead-letter topic of one service."""
 
     def __init__(self, publisher: Publisher, service: str, limit: ParkingLimit | None = None):
+        self.topic = dead_letter_topic(service)
         self._publisher = publisher
         self._service = service
         self._limit = limit or ParkingLimit()
@@ -73,7 +81,7 @@ class DeadLetters:
     async def park(self, error: Undecodable) -> None:
         """Park the record and log where it went. Raises TooManyDeadLetters, once it is parked, past the limit."""
         letter = self.letter(error)
-        await self._publisher.publish(letter, id=letter.key(), topic=dead_letter_topic(self._service))
+        await self._publisher.publish(letter, id=letter.key(), topic=self.topic)
         self.check(error)
 
     def letter(self, error: Undecodable) -> DeadLetter:
@@ -82,10 +90,10 @@ class DeadLetters:
 
     def check(self, error: Undecodable) -> None:
         """Count a parked record against the limit."""
-        log.warning("parked on %s: %s", dead_letter_topic(self._service), error)
+        log.warning("parked on %s: %s", self.topic, error)
         if not self._limit.count(time.monotonic(), parked=True):
             raise TooManyDeadLetters(
                 f"{self._service} could not read most of the last minute's records, the last {error.record.origin}: "
-                f"it stops instead of parking everything. Look at {dead_letter_topic(self._service)}; "
+                f"it stops instead of parking everything. Look at {self.topic}; "
                 "if the records are good, this release reads them wrongly: roll it back."
             )

@@ -44,6 +44,7 @@ def command_broker(settings: KafkaSettings) -> KafkaBroker:
         security=security,
         consumer_only=True,
         allow_auto_create_topics=False,
+        graceful_timeout=5,  # of a command that is being handled when the service stops; it comes again
         logger=logger,
     )
 

@@ -16,38 +16,31 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
-from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Envelope, Record, Undecodable, decode, encode
 from contracts.log.deadletter import DeadLetters
-from contracts.log.records import record_of
+from contracts.log.ledger import Ledger, next_offset, reading, restore
+from contracts.log.records import check_partition, record_of
 from contracts.log.settings import GROUP_SESSION, KafkaSettings
 from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued, current_traceparent
-from contracts.messages import Message, Problem
-from contracts.topics import dead_letter_topic, topics
+from contracts.messages import Message
+from contracts.topics import topics
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_CLOSE_SECONDS = 5.0
+_ASSIGNMENT_SECONDS = 0.2
 
-
-class Ledger(Protocol):
-    """The state of one partition. It is dropped when a transaction fails, so it may change freely while it works."""
-
-    def restore(self, message: Message) -> None:
-        """Take one message of the state topic, oldest first."""
-
-    def forget(self, key: str) -> None:
-        """Take one deletion of the state topic."""
-
-    def process(self, batch: Sequence[tuple[Record, Message]], now: datetime) -> Sequence[Message]:
-        """The messages to write for `batch`: those for the state topic are the new state, others are outputs."""
+# What Kafka or the way to it may do to a transaction. aiokafka raises IllegalOperation for a write after the one that
+# was fenced.
+_REFUSALS = (KafkaError, IllegalOperation, ConnectionError)
 
 
 L = TypeVar("L", bound=Ledger)
@@ -60,8 +53,9 @@ class NotHeldError(RuntimeError):
 class Processor(Generic[L]):
     """Runs `make_ledger(partition)` over each partition of `source` that the group gives to this process.
 
-    With `strict`, for commands that people write, unknown fields and a partition that is not the key's are mistakes:
-    such a record is parked. `on_change` is called when a partition was taken or dropped and after each transaction.
+    A record that does not lie on its key's partition is parked: the state of a key lives on one. With `strict`, for
+    commands that people write, unknown fields are mistakes too. `on_change` is called when a partition was taken or
+    dropped and after each transaction.
     """
 
     def __init__(
@@ -108,25 +102,30 @@ class Processor(Generic[L]):
 
     async def _commit(self, partition: TopicPartition, change: Callable[[L], Sequence[Message]]) -> None:
         held = self._held.get(partition)
+        if held is None:
+            raise NotHeldError(f"{partition.topic}-{partition.partition} is not held by this process")
         try:
-            if held is None:
-                raise NotHeldError(f"{partition.topic}-{partition.partition} is not held by this process")
-            async with self._transaction(partition, held):
-                for message in change(held.ledger):
-                    await self._send(held.producer, message, uuid.uuid4().hex, partition.partition)
-        except (KafkaError, ConnectionError) as error:
-            await self._drop(partition)
+            async with self._alone(partition, held):
+                messages = change(held.ledger)
+                async with held.producer.transaction():
+                    await asyncio.gather(
+                        *[
+                            await self._send(held.producer, message, uuid.uuid4().hex, partition.partition)
+                            for message in messages
+                        ]
+                    )
+        except _REFUSALS as error:
+            await self._drop(partition, held)
             raise NotHeldError(f"{partition.topic}-{partition.partition} was given up: {error!r}") from error
         self._on_change()
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, partition: TopicPartition, held: "_Held[L]") -> AsyncIterator[None]:
-        """One at a time for each partition, and only while it is held."""
+    async def _alone(self, partition: TopicPartition, held: "_Held[L]") -> AsyncIterator[None]:
+        """A partition's transactions take turns, and there are none once it is dropped."""
         async with held.lock:
             if self._held.get(partition) is not held:
                 raise NotHeldError(f"{partition.topic}-{partition.partition} was lost meanwhile")
-            async with held.producer.transaction():
-                yield
+            yield
 
     async def run(self, stop: asyncio.Event) -> None:
         """Process until `stop` is set. Raises TooManyDeadLetters, or the ledger's own error."""
@@ -145,27 +144,30 @@ class Processor(Generic[L]):
         try:
             while not stop.is_set():
                 await self._follow(consumer)
-                polling = asyncio.create_task(consumer.getmany(timeout_ms=1000, max_records=2000))
+                if not self._held:
+                    await asyncio.wait({stopping}, timeout=_ASSIGNMENT_SECONDS)
+                    continue
+                # Of the partitions that are held and no others: what is handed out is not fetched again.
+                polling = asyncio.create_task(consumer.getmany(*self._held, timeout_ms=1000, max_records=2000))
                 await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if not polling.done():
                     polling.cancel()
                     break
                 for partition, consumed in polling.result().items():
-                    with contextlib.suppress(NotHeldError):
+                    if partition in self._held:
                         await self._process(partition, [record_of(raw) for raw in consumed])
         finally:
             stopping.cancel()
-            for partition in list(self._held):
-                await self._drop(partition)
+            for partition, held in list(self._held.items()):
+                await self._drop(partition, held)
             await consumer.stop()
 
     async def _follow(self, consumer: Any) -> None:
         """Hold exactly the partitions that the group assigns."""
         assigned = consumer.assignment()
         for partition in self._held.keys() - assigned:
-            await self._drop(partition)
-        for partition in assigned - self._held.keys():
-            await self._take(consumer, partition)
+            await self._drop(partition, self._held[partition])
+        await asyncio.gather(*(self._take(consumer, partition) for partition in assigned - self._held.keys()))
 
     async def _take(self, consumer: Any, partition: TopicPartition) -> None:
         held = _Held(
@@ -179,70 +181,70 @@ class Processor(Generic[L]):
         try:
             # Starting fences the previous owner. Only then are its last commit and its last state final.
             await held.producer.start()
-            await self._restore(held.ledger, partition.partition)
-            committed = await consumer.committed(partition)
-            if committed is None:
-                committed = (await consumer.beginning_offsets([partition]))[partition]
-            consumer.seek(partition, committed)
-        except (KafkaError, ConnectionError) as error:
+            async with reading(self._settings) as reader:
+                state = TopicPartition(self._state_topic, partition.partition)
+                await restore(reader, state, held.ledger, self._dead_letters)
+                held.next_offset = await next_offset(reader, partition, await consumer.committed(partition))
+            if await consumer.position(partition) != held.next_offset:
+                # This throws away what is fetched already, and the next fetch may have to wait for one in flight.
+                consumer.seek(partition, held.next_offset)
+        except _REFUSALS as error:
             log.warning("cannot take %s yet, trying again: %r", partition, error)
             await _close(held.producer)
             await asyncio.sleep(_RETRY_SECONDS)
             return
         self._held[partition] = held
         self.owned.set()
-        log.info("took %s-%d at offset %d", partition.topic, partition.partition, committed)
+        self._on_change()
+        log.info("took %s-%d at offset %d", partition.topic, partition.partition, held.next_offset)
 
-    async def _drop(self, partition: TopicPartition) -> None:
-        await _close(self._held.pop(partition).producer)
+    async def _drop(self, partition: TopicPartition, held: "_Held[L]") -> None:
+        if self._held.get(partition) is held:
+            del self._held[partition]
         if not self._held:
             self.owned.clear()
+        self._on_change()
+        # A transaction in flight may end; one that hangs on a lost broker is left to it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS), held.lock:
+                pass
+        await _close(held.producer)
 
-    async def _restore(self, ledger: Ledger, partition: int) -> None:
-        """Read the state partition up to the last committed record."""
-        state = TopicPartition(self._state_topic, partition)
-        consumer = AIOKafkaConsumer(
-            **self._settings.client(), enable_auto_commit=False, isolation_level="read_committed"
-        )
-        await consumer.start()
-        try:
-            consumer.assign([state])
-            await consumer.seek_to_beginning(state)
-            end = (await consumer.end_offsets([state]))[state]
-            while await consumer.position(state) < end:
-                for consumed in (await consumer.getmany(state, timeout_ms=200)).get(state, ()):
-                    record = record_of(consumed)
-                    if record.value is None:
-                        ledger.forget(record.key or "")
-                    else:
-                        ledger.restore(decode(record))
-        finally:
-            await consumer.stop()
-
-    async def _process(self, consumer: Any, partition: TopicPartition, records: list[Record]) -> None:
+    async def _process(self, partition: TopicPartition, records: list[Record]) -> None:
         held = self._held[partition]
+        # After a rebalance the consumer starts again at the committed offset that the group knows, and the group may
+        # learn of our last transaction a moment after we do.
+        records = [record for record in records if record.offset >= held.next_offset]
+        if not records:
+            return
         good, bad = self._decode(records)
-        next_offset = records[-1].offset + 1
         try:
-            async with held.producer.transaction():
+            async with self._alone(partition, held), held.producer.transaction():
                 with continued(records[0], self._service):
-                    outputs = held.ledger.process(good, datetime.now(UTC))
-                    for index, message in enumerate(outputs):
+                    results = held.ledger.process(good, datetime.now(UTC))
+                    bad += [result for result in results if isinstance(result, Undecodable)]
+                    writes = [
                         await self._send(held.producer, message, f"{records[-1].origin}-{index}", partition.partition)
-                for undecodable in bad:
-                    letter = self._dead_letters.letter(undecodable)
-                    await self._send(held.producer, letter, letter.key(), None)
-                await held.producer.send_offsets_to_transaction(
-                    {partition: OffsetAndMetadata(next_offset, "")}, self._service
-                )
-        except (KafkaError, ConnectionError) as error:
+                        for index, message in enumerate(results)
+                        if isinstance(message, Message)
+                    ]
+                for letter in map(self._dead_letters.letter, bad):
+                    writes.append(await self._send(held.producer, letter, letter.key(), None))
+                held.next_offset = records[-1].offset + 1
+                offsets = {partition: OffsetAndMetadata(held.next_offset, "")}
+                # aiokafka commits although a write failed: each is waited for.
+                await asyncio.gather(*writes, held.producer.send_offsets_to_transaction(offsets, self._service))
+        except NotHeldError:
+            return
+        except _REFUSALS as error:
             # Nothing of the transaction is visible. The state in memory is ahead of the log, so it goes too: the next
             # turn takes the partition again from what was committed, if it is still ours.
             level = logging.INFO if isinstance(error, ProducerFenced) else logging.WARNING
             log.log(level, "gave up a transaction on %s, from offset %d: %r", partition, records[0].offset, error)
-            await self._drop(partition)
+            await self._drop(partition, held)
             await asyncio.sleep(_RETRY_SECONDS)
             return
+        self._on_change()
         for undecodable in bad:
             self._dead_letters.check(undecodable)
 
@@ -251,29 +253,35 @@ class Processor(Generic[L]):
         bad: list[Undecodable] = []
         for record in records:
             try:
-                good.append((record, decode(record)))
+                message = decode(record, strict=self._strict)
+                check_partition(record, message)
+                good.append((record, message))
                 self._dead_letters.read()
             except Undecodable as error:
                 bad.append(error)
         return good, bad
 
-    async def _send(self, producer: Any, message: Message, id: str, partition: int | None) -> None:
+    async def _send(self, producer: Any, message: Message, id: str, partition: int | None) -> "asyncio.Future[Any]":
+        """Hand a message to the transaction; the future tells when the broker has it."""
         envelope = Envelope(id=id, source=self._service, time=datetime.now(UTC), traceparent=current_traceparent())
         key, value, headers = encode(message, envelope)
-        topic = dead_letter_topic(self._service) if partition is None else message.TOPIC
+        topic = self._dead_letters.topic if partition is None else message.TOPIC
         on_partition = partition if topic == self._state_topic else None
-        await producer.send(topic, value, key=key, headers=headers, partition=on_partition)
+        sent: asyncio.Future[Any] = await producer.send(topic, value, key=key, headers=headers, partition=on_partition)
+        return sent
 
 
-class _Held:
+class _Held(Generic[L]):
     """A partition at work."""
 
-    def __init__(self, producer: Any, ledger: Ledger):
+    def __init__(self, producer: Any, ledger: L):
         self.producer = producer
         self.ledger = ledger
+        self.lock = asyncio.Lock()
+        self.next_offset = 0
 
 
 async def _close(producer: Any) -> None:
     """A fenced or disconnected producer has nothing left to say, and its complaints about that help nobody."""
-    with contextlib.suppress(KafkaError, ConnectionError):
+    with contextlib.suppress(*_REFUSALS):
         await producer.stop()

@@ -1,6 +1,7 @@
 """Writing messages: an idempotent producer that waits for every in-sync replica."""
 
 import asyncio
+import logging
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,8 @@ from contracts.log.records import Offset
 from contracts.log.settings import KafkaSettings
 from contracts.log.tracing import current_traceparent
 from contracts.messages import Message
+
+log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -33,10 +36,13 @@ class Publisher:
         )
         await self._producer.start()
 
-    async def stop(self) -> None:
-        """Send what waits, then disconnect."""
+    async def stop(self, seconds: float = 3.0) -> None:
+        """Send what waits, then disconnect. What a Kafka that cannot be reached does not take in time is given up."""
         if self._producer is not None:
-            await self._producer.stop()
+            try:
+                await asyncio.wait_for(self._producer.stop(), seconds)
+            except TimeoutError:
+                log.warning("Kafka cannot be reached: what waited to be sent is given up")
 
     async def publish(
         self,
@@ -64,9 +70,10 @@ class Publisher:
         )
         return asyncio.ensure_future(_offset(metadata))
 
-    async def delete(self, topic: str, key: str) -> Offset:
-        """Delete `key` from a compacted topic."""
-        return await _offset(await self._producer.send(topic, None, key=key.encode()))
+    async def delete(self, topic: str, key: str, *, id: str | None = None) -> Offset:
+        """Delete `key` from a compacted topic. The tombstone carries `id`, for whoever must know what deleted it."""
+        headers = [("ce_id", id.encode())] if id is not None else []
+        return await _offset(await self._producer.send(topic, None, key=key.encode(), headers=headers))
 
     def envelope(self, id: str | None = None) -> Envelope:
         """An envelope for a message that is written now."""

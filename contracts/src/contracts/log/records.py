@@ -1,8 +1,13 @@
-"""Between aiokafka's records and ours, and between a topic-partition and an offset."""
+"""Between aiokafka's records and ours: their fields, their offsets, and the partition that a key lives on."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from contracts.envelope import Record, text_headers
+from aiokafka.partitioner import DefaultPartitioner
+
+from contracts.envelope import Record, Undecodable, text_headers
+from contracts.messages import Message, Problem
+from contracts.topics import topics
 
 
 class Offset(NamedTuple):
@@ -23,3 +28,19 @@ def record_of(consumed: Any) -> Record:
         value=consumed.value,
         headers=text_headers(consumed.headers),
     )
+
+
+@lru_cache(maxsize=65_536)
+def _home(key: str, partitions: int) -> int:
+    """Where every Kafka client puts `key` unless told otherwise."""
+    home: int = DefaultPartitioner()(key.encode(), list(range(partitions)), [])
+    return home
+
+
+def check_partition(record: Record, message: Message) -> None:
+    """Raises Undecodable for a record that does not lie on the partition of its message's key."""
+    key = message.key()
+    home = _home(key, topics()[record.topic].partitions)
+    if record.partition != home:
+        problem = f"a record about '{key}' belongs on partition {home}: write it with this key and Kafka's murmur2 rule"
+        raise Undecodable(record, (Problem(code="BadArgument", field="key", message=problem),))

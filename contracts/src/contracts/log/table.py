@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 
 # The broker answers a fetch as soon as there is a record. But aiokafka has one fetch under way at a time, which leaves
 # out partitions whose last records were not taken within 0.1 s: their next record waits until that fetch ends.
-FETCH_WAIT_MS = 500
+FETCH_WAIT_MS = 1000
 
 # How long an idle reader sleeps at most; records wake it.
 _IDLE_MS = 5000
@@ -124,7 +124,8 @@ class Reader:
             self.failed.cancel()
             await asyncio.gather(self.failed, return_exceptions=True)
         if self._consumer is not None:
-            await self._consumer.stop()
+            # A consumer that cannot reach Kafka ends with the cancellation of its own tasks, which is not ours.
+            await asyncio.gather(self._consumer.stop(), return_exceptions=True)
 
     async def wait_for(self, offset: Offset) -> None:
         """Return when the record at `offset` has been applied. Raises the reader's error if it stops before that."""

@@ -21,7 +21,15 @@ Name = Annotated[
     ),
 ]
 
-Timestamp = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not within the years 1 to 9999 of UTC") from None
+
+
+Timestamp = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 
 Tags = dict[str, str]
 
@@ -52,7 +60,7 @@ class Message(Part):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`, validated again."""
-        return type(self).model_validate({**dict(self), **changes})
+        return type(self).model_validate({**dict(iter(self)), **changes})
 
 
 class Problem(Part):

@@ -9,7 +9,8 @@ from contracts.messages.base import Message, Timestamp
 
 
 class DeadLetter(Message):
-    """A parked record. `value_base64` and `headers` are as they came, cut to 64 KiB and to text."""
+    """A parked record. `value_base64` is as it came, cut to 64 KiB; the key and the headers are text, cut to 1024
+    characters each and to 32 headers."""
 
     TOPIC: ClassVar[str] = "deadletter.*"
 

@@ -131,7 +131,8 @@ class EndpointKeys(Part):
 
 
 class DeploymentDesired(Part):
-    """A deployment as it is meant to be. `generation` is the endpoint's at the last change of `spec`, model or code."""
+    """A deployment as it is meant to be. `generation` is the endpoint's at the last change of what its instances are
+    made of (model, code, script, variables, instance type, request limits): a new count or text leaves it."""
 
     generation: int
     spec: DeploymentSpec

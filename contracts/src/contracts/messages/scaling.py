@@ -29,9 +29,9 @@ class LoadSample(_Signal):
     `latency_ms_sum` and `latency_ms_max` are over the requests that ended within the second.
     """
 
-    requests: int = Field(ge=0)
-    failures: int = Field(ge=0)
-    in_flight: int = Field(ge=0)
+    requests: int = Field(ge=0, le=2**53 - 1)
+    failures: int = Field(ge=0, le=2**53 - 1)
+    in_flight: int = Field(ge=0, le=2**53 - 1)
     latency_ms_sum: float = Field(ge=0)
     latency_ms_max: float = Field(ge=0)
 
@@ -45,7 +45,11 @@ class ResourceSample(_Signal):
 
 
 class ScaleDecision(Message):
-    """The latest decision about a deployment's instance count. `reason` explains it to a person."""
+    """The latest decision about a deployment's instance count. `reason` explains it to a person.
+
+    `cooldown_until` is when rules may decide again, by the rule that fired last; a decision that no rule made keeps
+    it.
+    """
 
     TOPIC: ClassVar[str] = "scaling.decisions"
 
@@ -57,6 +61,7 @@ class ScaleDecision(Message):
     kind: Literal["ScaleOut", "ScaleIn", "Bounds", "FlappingOccurred", "MetricMissing"]
     profile: str
     reason: str
+    cooldown_until: Timestamp | None = None
 
     def key(self) -> str:
         return f"{self.endpoint}/{self.deployment}"

@@ -36,7 +36,7 @@ class UsageRecorded(Message):
     deployment: Name
     started_at: Timestamp
     ended_at: Timestamp
-    quantities: dict[str, Quantity] = Field(min_length=1)
+    quantities: dict[str, Annotated[Quantity, Field(le=2**53 - 1)]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _within_an_hour(self) -> "UsageRecorded":

@@ -1,0 +1,1 @@
+"""Where instances run. One compute so far: processes of this machine."""

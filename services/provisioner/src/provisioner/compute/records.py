@@ -1,0 +1,120 @@
+"""What is known of an instance on the disk, so that a provisioner that was killed finds its instances again.
+
+<home>/instances/<id>/ holds instance.json (this record), console.log (the instance's output), status.json (what the
+inference server says of itself), and is the instance's home and working folder.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contracts.messages import DeploymentDesired, OnlineDeploymentSpec, Part
+from contracts.shell.files import write_atomically
+from contracts.shell.processes import ProcessIdentity
+from provisioner.core.failures import Status
+from provisioner.core.lifecycle import Place
+
+_LARGEST_STATUS = 65_536
+_LARGEST_TAIL = 65_536
+
+
+class InstanceRecord(Part):
+    """An instance: which process it is, whose, and what it was made of."""
+
+    id: str
+    place: Place
+    template: DeploymentDesired
+    address: str
+    started_at: datetime
+    process: ProcessIdentity
+    stopping: bool = False
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self.process.pid
+
+    @property
+    def spec(self) -> OnlineDeploymentSpec:
+        """The specification that it was started with."""
+        assert isinstance(self.template.spec, OnlineDeploymentSpec)
+        return self.template.spec
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFolder:
+    """The folder of one instance."""
+
+    path: Path
+
+    @property
+    def status_file(self) -> Path:
+        """Where the inference server says how it is."""
+        return self.path / "status.json"
+
+    @property
+    def console(self) -> Path:
+        """Where the instance's output goes."""
+        return self.path / "console.log"
+
+    def make(self) -> None:
+        """Make it, readable by its owner only."""
+        self.path.mkdir(parents=True, mode=0o700)
+
+    def write(self, record: InstanceRecord) -> None:
+        """Keep the record."""
+        write_atomically(self.path / "instance.json", record.model_dump_json().encode())
+
+    def read(self) -> InstanceRecord | None:
+        """The record; None when there is none that can be read (a start was cut short)."""
+        try:
+            return InstanceRecord.model_validate_json((self.path / "instance.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def status(self) -> Status | None:
+        """What the inference server says; None while it says nothing."""
+        with contextlib.suppress(OSError), self.status_file.open("rb") as file:
+            return Status.read(file.read(_LARGEST_STATUS))
+        return None
+
+    def log_tail(self) -> bytes:
+        """The end of the instance's output, at most 64 KiB."""
+        with contextlib.suppress(OSError), self.console.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LARGEST_TAIL))
+            return file.read()
+        return b""
+
+    def trim(self, largest: int) -> None:
+        """Bound the output: over `largest` bytes, its end becomes console.log.1 and it begins anew. The process
+        appends, so it goes on at the new beginning; what it writes during the copy is lost."""
+        with contextlib.suppress(FileNotFoundError), self.console.open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= largest:
+                return
+            file.seek(size - largest)
+            with (self.path / "console.log.1").open("wb") as older:
+                shutil.copyfileobj(file, older, 1 << 20)
+            file.truncate(0)
+
+    def keep_console(self, target: Path) -> None:
+        """Move the output to `target`: the last failed instance's is kept."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.console.replace(target)
+
+    def remove(self) -> None:
+        """Remove all of it. Blocks for as long as there are files."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def folders(root: Path) -> Iterator[InstanceFolder]:
+    """The folders of every instance, those that still run and those that do not."""
+    if root.exists():
+        yield from (InstanceFolder(path) for path in sorted(root.iterdir()) if path.is_dir())

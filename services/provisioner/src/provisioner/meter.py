@@ -1,0 +1,138 @@
+"""Tells instance time (every few seconds) and, for deployments that scale by rules, what instances use (every second).
+
+<home>/instances/told.json holds the instant up to which instance time is told. It is written after the log has it, so
+a provisioner that was killed goes on from there: adopted instances have no gap, and at worst, when it was killed just
+between the two writes, one interval told twice.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from contracts.catalog import Catalog
+from contracts.log import Publisher
+from contracts.messages import ResourceSample, UsageRecorded
+from contracts.shell.files import write_atomically
+from provisioner.compute.records import InstanceRecord
+from provisioner.compute.use import Sessions, Use
+from provisioner.core.usage import InstanceTime
+
+log = logging.getLogger(__name__)
+
+_SAMPLE_SECONDS = 1.0
+
+
+class InstanceMeter:
+    """The instance time of every instance, as `source` with `epoch` tells it."""
+
+    def __init__(self, home: Path, publisher: Publisher, source: str, epoch: int, seconds: float):
+        self._told_file = home / "instances" / "told.json"
+        self._publisher = publisher
+        self._time = InstanceTime(source, epoch)
+        self._seconds = seconds
+        self._waiting: list[UsageRecorded] = []
+        self._running = asyncio.Event()
+        self._told_to: datetime | None = None
+        with contextlib.suppress(OSError, ValueError):
+            self._told_to = datetime.fromisoformat(json.loads(self._told_file.read_text())["to"])
+
+    def counted_to(self, record: InstanceRecord) -> datetime:
+        """The instant from which an adopted instance is counted: what was told before is not told again."""
+        return record.started_at if self._told_to is None else max(record.started_at, self._told_to)
+
+    def begin(self, record: InstanceRecord, counted_to: datetime) -> None:
+        """Count an instance from `counted_to` on."""
+        place = record.place
+        self._time.begin(record.id, place.endpoint, place.deployment, record.spec.instance_type, counted_to)
+        self._running.set()
+
+    def end(self, instance: str, at: datetime) -> None:
+        """The instance ended."""
+        self._time.end(instance, at)
+
+    async def run(self, every: Callable[[], None]) -> None:
+        """Tell until cancelled. `every()` is called each time, for what else is to be done at this pace."""
+        while True:
+            await self._running.wait()
+            await asyncio.sleep(self._seconds)
+            every()
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("cannot tell usage; %d records wait", len(self._waiting))
+
+    async def flush(self) -> None:
+        """Tell everything up to now. What cannot be written waits for the next time, in order."""
+        now = datetime.now(UTC)
+        self._waiting += self._time.flush(now)
+        while self._waiting:
+            record = self._waiting[0]
+            id = f"{record.source}/{record.epoch}/{record.key()}/{record.sequence}"
+            await self._publisher.publish(record, id=id)
+            del self._waiting[0]
+        told = json.dumps({"to": now.isoformat()}).encode()
+        await asyncio.to_thread(write_atomically, self._told_file, told)
+        if not self._time:
+            self._running.clear()
+
+
+class Sampler:
+    """Tells CPU and memory of ready instances as percentages of their instance type. `sampled()` says which."""
+
+    def __init__(
+        self, publisher: Publisher, source: str, catalog: Catalog, sampled: Callable[[], Iterable[InstanceRecord]]
+    ):
+        self._publisher = publisher
+        self._source = source
+        self._catalog = catalog
+        self._sampled = sampled
+        self._sessions = Sessions()
+        self._before: dict[int, tuple[float, Use]] = {}
+        self._failing = False
+
+    async def run(self) -> None:
+        """Sample at the end of each second, until cancelled."""
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS - time.time() % _SAMPLE_SECONDS)
+            records = list(self._sampled())
+            if not records and not self._before:
+                continue
+            try:
+                for sample in self._samples(records):
+                    await asyncio.wait_for(self._publisher.send(sample), _SAMPLE_SECONDS)
+                self._failing = False
+            except Exception as error:
+                # A second that could not be told is unknown, as the readers of samples expect; once is enough to log.
+                if not self._failing:
+                    log.warning("cannot tell samples: %r", error)
+                self._failing = True
+
+    def _samples(self, records: Iterable[InstanceRecord]) -> list[ResourceSample]:
+        """Samples of the second that just ended. An instance's first look only begins its account."""
+        by_pid = {record.pid: record for record in records}
+        second = datetime.now(UTC) - timedelta(seconds=_SAMPLE_SECONDS / 2)
+        now, used, samples = time.monotonic(), self._sessions.use(by_pid), []
+        for pid, use in used.items():
+            record, before = by_pid[pid], self._before.get(pid)
+            kind = self._catalog.instance_types.get(record.spec.instance_type)
+            if before is None or kind is None or now <= before[0]:
+                continue
+            cpu = max(0.0, use.cpu_seconds - before[1].cpu_seconds) / (now - before[0])
+            samples.append(
+                ResourceSample(
+                    endpoint=record.place.endpoint,
+                    deployment=record.place.deployment,
+                    source=self._source,
+                    at=second.replace(microsecond=0),
+                    instance=record.id,
+                    cpu_percent=100 * cpu / kind.vcpus,
+                    memory_percent=100 * use.memory_bytes / (kind.memory_gib * 2**30),
+                )
+            )
+        self._before = {pid: (now, use) for pid, use in used.items()}
+        return samples
