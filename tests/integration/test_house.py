@@ -237,7 +237,7 @@ def test_down_leaves_nothing_running_and_up_finds_all_state_again(house: House) 
     assert state is not None
     services = [running(house, name) for name in MODULES]
     records = [json.loads(file.read_text()) for file in house.home.glob("instances/*/instance.json")]
-    instances = [ProcessIdentity.of(int(record["pid"])) for record in records]
+    instances = [ProcessIdentity(**record["process"]) for record in records]
     assert len(instances) >= 2
     house.down()
     assert not [

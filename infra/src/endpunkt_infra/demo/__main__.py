@@ -33,7 +33,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         _tell(story, folder, state, report)
     except (DemoFailed, StackError) as error:
-        console.print(f"[bold red]the demo failed:[/] {error}", highlight=False)
+        console.print(f"[bold red]the demo failed:[/] {error}", highlight=False, soft_wrap=True)
         console.print(f"logs: {state / 'logs'}")
         return 1
     finally:

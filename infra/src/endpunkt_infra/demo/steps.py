@@ -22,8 +22,8 @@ SPLIT_REQUESTS = 1000
 SCALING_RATE = 90.0
 """Requests a second that pass the example's rule: more than 3,000 a minute."""
 
-RECOVERY_RATE = 40.0
-"""Requests a second that neither scale out nor in."""
+RECOVERY_RATE = 20.0
+"""Requests a second that neither scale out nor in. They wait for the new instance, at most 128 of them."""
 
 
 def prepare(story: Story, work: Path) -> bytes:
@@ -137,19 +137,18 @@ async def recover(story: Story, client: Client, home: Path, key: str, body: byte
         return [instance for instance in deployment["instances"] if instance["state"] == "Ready"]
 
     [victim] = await instances()
-    pid = int(json.loads((home / "instances" / victim["id"] / "instance.json").read_text())["pid"])
+    record = json.loads((home / "instances" / victim["id"] / "instance.json").read_text())
+    process = ProcessIdentity(**record["process"])
     stop, answers, killed_after = asyncio.Event(), Answers(), 40
 
     async def send(number: int) -> None:
         if number == killed_after:
-            process = ProcessIdentity.of(pid)
-            assert process is not None
             process.send(signal.SIGKILL)
         await client.score(answers, key, body)
 
     load = asyncio.create_task(steady_load(send, RECOVERY_RATE, stop))
     try:
-        with story.waiting(f"{RECOVERY_RATE:.0f} requests a second; killing {victim['id']} (pid {pid})"):
+        with story.waiting(f"{RECOVERY_RATE:.0f} requests a second; killing {victim['id']} (pid {process.pid})"):
             began = time.monotonic()
             await client.until(
                 "a new instance takes the killed one's place",

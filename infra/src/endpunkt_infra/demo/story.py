@@ -28,13 +28,15 @@ class Story:
 
     def say(self, text: str) -> None:
         """A line about what was done or seen."""
-        self._console.print(f"    {text}", highlight=False)
+        self._console.print(f"    {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def waiting(self, title: str, total: float | None = None) -> Iterator["Bar"]:
         """A progress bar; without a total it only moves."""
         columns = (TextColumn("    {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
             yield Bar(progress, title, total)
 
     def table(self, title: str, rows: Mapping[str, Any]) -> None:
