@@ -150,9 +150,10 @@ def test_readme_python_changes_the_split(house: House) -> None:
         (["online-deployment", "create", "-f", "missing-model.yml"], ["diabetes-cubic"]),
         (
             ["online-deployment", "create", "-f", "many-problems.yml"],
-            ["instance_type", "instance_count", "environment"],
+            ["many-problems.yml:9: instance_count", "many-problems.yml:10: environment"],
         ),
-        (["online-deployment", "create", "-f", "broken.yml"], ["broken.yml", "line"]),
+        (["online-deployment", "create", "-f", "unknown.yml"], ["Standard_No", "diabetes-linear:9"]),
+        (["online-deployment", "create", "-f", "broken.yml"], ["broken.yml:18:3"]),
     ],
 )
 def test_bad_input_is_told_where_the_person_looks_and_changes_nothing(
@@ -162,9 +163,8 @@ def test_bad_input_is_told_where_the_person_looks_and_changes_nothing(
     other = blue.replace("name: blue", "name: red")
     files = {
         "missing-model.yml": other.replace("diabetes-linear:1", "diabetes-cubic:1"),
-        "many-problems.yml": other.replace("Standard_DS1_v2", "Standard_Nothing").replace(
-            "instance_count: 1", "instance_count: -1\nenvironment: azureml:e:1"
-        ),
+        "many-problems.yml": other.replace("instance_count: 1", "instance_count: -1\nenvironment: azureml:e:1"),
+        "unknown.yml": other.replace("Standard_DS1_v2", "Standard_No").replace(":1\ncode", ":9\ncode"),
         "broken.yml": other + "\n  - : [",
     }
     for name, text in files.items():

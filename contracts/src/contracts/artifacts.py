@@ -1,4 +1,7 @@
-"""Where artifacts lie in the store: <root>/sha256/<digest>/<name>. The provisioner writes, everyone else only reads."""
+"""Where artifacts lie in the store: <root>/sha256/<digest>/<name>. The provisioner writes, everyone else only reads.
+
+PURE: paths only, nothing is opened.
+"""
 
 from pathlib import Path
 
