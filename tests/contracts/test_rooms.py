@@ -3,12 +3,14 @@
 import ast
 import configparser
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "contracts/src", ROOT / "cli/src", ROOT / "infra/src", *(ROOT / "services").glob("*/src")]
 
 
+@cache
 def claims() -> set[str]:
     """Modules that open with the rule of what may not enter them."""
     found = set()
