@@ -24,17 +24,17 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 $(UV): requirements/bootstrap.lock
 	@echo "installing uv into .tools/uv"
-	$(PYTHON) -c 'import sys; sys.exit("Endpunkt needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv --clear .tools/uv
-	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("Endpunkt needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv --clear .tools/uv
+	@.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@touch $@
 
 $(SYNCED): requirements/workspace.lock $(PROJECTS) | $(UV)
 	@echo "setting up .venv from requirements/workspace.lock"
-	[ -x $(BIN)/python ] || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .venv
-	$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/workspace.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
-	touch $@
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .venv
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/workspace.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
+	@touch $@
 
 .PHONY: setup
 setup: $(SYNCED) ## install everything from the lock files
@@ -55,27 +55,27 @@ STACK = $(BIN)/python -m endpunkt_infra.stack --home $(HOME_FOLDER)
 
 .PHONY: demo
 demo: $(SYNCED) ## run the main job as a story, then stop everything
-	$(BIN)/python -m endpunkt_infra.demo --home var/demo
+	@$(BIN)/python -m endpunkt_infra.demo --home var/demo
 
 .PHONY: up
 up: $(SYNCED) ## start Kafka and every service, and keep them running
-	$(STACK) up
+	@$(STACK) up
 
 .PHONY: down
 down: $(SYNCED) ## stop exactly what `make up` started; state survives
-	$(STACK) down
+	@$(STACK) down
 
 .PHONY: status
 status: $(SYNCED) ## tell whether Endpunkt runs
-	$(STACK) status
+	@$(STACK) status || true
 
 .PHONY: env
-env: $(SYNCED) ## print what a shell needs: eval "$$(make -s env)"
+env: $(SYNCED) ## print what a shell needs, to be given to eval
 	@$(STACK) env
 
 .PHONY: clean-state
 clean-state: $(SYNCED) ## forget topics, keys, artifacts and job outputs
-	$(STACK) clean
+	@$(STACK) clean
 
 # Checking it
 
@@ -107,4 +107,4 @@ schemas: $(SYNCED) ## write contracts/schemas and contracts/asyncapi.yaml from t
 
 .PHONY: bench-up
 bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
-	$(BIN)/python bench/up.py
+	@$(BIN)/python bench/up.py
