@@ -1,0 +1,95 @@
+"""The router: reads the table from Kafka, answers requests by it, and tells what it saw."""
+
+import asyncio
+import time
+
+from prometheus_client import REGISTRY
+
+from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Table
+from contracts.messages import EndpointDesired, EndpointObserved, Message
+from contracts.shell.service import until_first
+from contracts.shell.tls import server_context
+from router.admission import Limits
+from router.gateway import Gateway
+from router.listener import Listener
+from router.metrics import RouterMetrics
+from router.reporting import Reporter
+from router.settings import RouterSettings
+
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
+
+
+class Router:
+    """The service. It listens once its table has caught up; with Kafka gone, the last table goes on serving."""
+
+    def __init__(self, settings: RouterSettings, kafka: KafkaSettings):
+        self._settings = settings
+        self._kafka = kafka
+        self._changed: set[str] = set()
+        self._desired = Table(EndpointDesired, self._note)
+        self._observed = Table(EndpointObserved, self._note)
+        self._read_at = 0.0
+        self._gateway: Gateway | None = None
+        self._port = 0
+
+    def not_ready(self) -> list[str]:
+        """Ready means that the port is open, which it is as soon as the table is complete."""
+        return [] if self._port else ["the tables of endpoints.desired and endpoints.observed"]
+
+    def addresses(self) -> dict[str, str]:
+        """Where requests go."""
+        host = self._settings.host
+        return (
+            {"scoring": f"https://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{self._port}"} if self._port else {}
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then finish every request, and tell the usage to the last one."""
+        settings = self._settings
+        gateway = self._gateway = Gateway(
+            asyncio.get_running_loop(), settings.suffix.encode(), Limits(body_bytes=settings.max_body_bytes)
+        )
+        publisher = Publisher(self._kafka, settings.source)
+        reader = Reader(self._kafka, [self._desired, self._observed], DeadLetters(publisher, "router"), self._update)
+        listener = Listener(gateway)
+        reporter = Reporter(gateway, publisher, settings.source, settings.usage_seconds)
+        metrics = RouterMetrics(gateway, lambda: self._read_at)
+        tls = server_context(settings.home, "router", settings.certificate_hosts)
+        tls.set_alpn_protocols(["http/1.1"])
+        REGISTRY.register(metrics)
+
+        async def serve() -> None:
+            await publisher.start()
+            await reader.start()
+            await self._update()
+            await listener.start(settings.host, settings.router_port, tls)
+            self._port = listener.port
+            assert reader.failed is not None
+            await until_first(reader.failed, reporter.tell_load(), reporter.tell_usage())
+
+        try:
+            await until_first(self._stopped(stop, listener), serve())
+        finally:
+            await listener.drain(settings.drain_seconds)
+            await reporter.flush()
+            await reader.stop()
+            await publisher.stop()
+            REGISTRY.unregister(metrics)
+
+    async def _stopped(self, stop: asyncio.Event, listener: Listener) -> None:
+        """While the last requests end, the table changes and load and usage are told as ever."""
+        await stop.wait()
+        await listener.drain(self._settings.drain_seconds)
+
+    def _note(self, endpoint: str, _: Message | None) -> None:
+        self._changed.add(endpoint)
+
+    async def _update(self) -> None:
+        """Take what a batch of records changed into the routing table, each endpoint once and as a whole."""
+        gateway = self._gateway
+        assert gateway is not None
+        changed, self._changed = self._changed, set()
+        self._read_at = time.time()
+        for name in changed:
+            desired = self._desired.entries.get(name)
+            gateway.changed(gateway.table.apply(name, desired, self._observed.entries, gateway.loop.time()))

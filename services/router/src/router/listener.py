@@ -1,0 +1,72 @@
+"""The listening socket: opened, swept for clients that take too long, and drained."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+
+from router.gateway import Gateway
+from router.server import ClientConnection
+from router.upstream import IDLE_SECONDS
+
+log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 2.0
+_HANDSHAKE_SECONDS = 10.0
+_BACKLOG = 1024
+
+
+class Listener:
+    """Serves `gateway` on one port, with TLS where a context is given. `port` is known once it is started."""
+
+    def __init__(self, gateway: Gateway):
+        self._gateway = gateway
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.port = 0
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Listen; `port` 0 takes a free one. Raises OSError when the port is taken."""
+        self._server = await self._gateway.loop.create_server(
+            lambda: ClientConnection(self._gateway),
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls is not None else None,
+            backlog=_BACKLOG,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._sweep()
+
+    async def drain(self, seconds: float) -> None:
+        """Accept nobody new, close idle connections, and wait until every request is answered, at most `seconds`."""
+        gateway = self._gateway
+        gateway.draining = True
+        if self._server is not None:
+            self._server.close()
+        for client in tuple(gateway.clients):
+            client.drain()
+        if gateway.clients:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await gateway.drained.wait()
+        if gateway.clients:
+            log.warning("%d connections were cut: they were not done after %g s", len(gateway.clients), seconds)
+        for client in tuple(gateway.clients):
+            client.abort()
+        for upstream in tuple(gateway.upstreams):
+            upstream.abort()
+        for task in gateway.connecting:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _sweep(self) -> None:
+        loop = self._gateway.loop
+        now = loop.time()
+        for client in tuple(self._gateway.clients):
+            client.sweep(now)
+        for upstream in tuple(self._gateway.upstreams):
+            if upstream.exchange is None and now - upstream.idle_since > IDLE_SECONDS:
+                upstream.close()
+        self._timer = loop.call_later(_SWEEP_SECONDS, self._sweep)

@@ -1,0 +1,306 @@
+"""The router's side that faces the clients: HTTP/1.1 connections.
+
+A request is read as a whole (the body is needed again where it is retried), checked as soon as its head is there, and
+answered in its turn: requests that are pipelined wait here. The parser is llhttp in its strict mode, which refuses
+whatever two readers could understand differently (bare LF, folded lines, both length headers or two of one, chunk
+sizes that are none); what it leaves open is refused here. After a malformed request nothing more is read.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import cast
+
+import httptools
+
+from router.admission import check
+from router.exchange import Exchange
+from router.gateway import Gateway
+from router.headers import RequestHead
+from router.outcomes import HEAD_TOO_LARGE, INTERNAL, MALFORMED, SLOW_CLIENT, TOO_LARGE, Refusal
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 1.0
+"""How long what a client still sends is read and dropped after a last answer: closing at once would reset the
+connection, and the client might never see the answer."""
+
+_DRAIN_BYTES = 64 << 10
+"""Up to this length the body of a refused request is read so that the connection can be kept."""
+
+_WRITE_BUFFER_BYTES = 512 << 10
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_active",
+        "_body",
+        "_body_bytes",
+        "_choked",
+        "_continue",
+        "_deaf",
+        "_fed",
+        "_gateway",
+        "_headers",
+        "_linger",
+        "_parser",
+        "_queue",
+        "_receiving",
+        "_silent",
+        "_touched",
+        "_transport",
+        "_url",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, gateway: Gateway):
+        self._gateway = gateway
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Exchange] = deque()
+        self._active: Exchange | None = None  # begun and not ended
+        self._receiving: Exchange | None = None  # its head is complete, its body is not
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._fed = 0  # bytes since the last complete head or message
+        self._silent = 0  # bytes since the last that was content of a body
+        self._touched = gateway.loop.time()
+        self._continue = False  # a client waits for 100 Continue, which must not go before an earlier answer
+        self._choked = False  # it does not fetch its answers
+        self._deaf = False  # nothing more is read from this client
+        self._linger = False  # it may still be sending, though
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._gateway.clients.add(self)
+        if self._gateway.draining:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if self._receiving is not None or not self._fed:
+            self._touched = self._gateway.loop.time()
+        self._fed += len(data)
+        self._silent += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # refused when its head was read
+        except httptools.HttpParserCallbackError as error:
+            self._failed(error)
+        except httptools.HttpParserError as error:
+            self._end_with(MALFORMED.about(reason=str(error) or "it cannot be parsed"))
+        else:
+            limits = self._gateway.limits
+            if self._receiving is None:
+                if self._fed > limits.head_bytes:
+                    self._end_with(HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers))
+            elif self._silent > limits.head_bytes:
+                self._end_with(MALFORMED.about(reason="its chunk extensions or trailers are too long"))
+
+    def eof_received(self) -> None:
+        """The client sends no more; TLS knows no half-closed connection, so it reads no more either."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        gateway = self._gateway
+        gateway.clients.discard(self)
+        if gateway.draining and not gateway.clients:
+            gateway.drained.set()
+        self._deaf = True
+        del self._parser  # it refers back to this object
+        self._queue.clear()
+        self._receiving = None
+        self._body.clear()
+        active, self._active = self._active, None
+        if active is not None:
+            active.client_gone()
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        if self._active is not None:
+            self._active.client_is_slow()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        if self._active is not None:
+            self._active.client_reads()
+        else:
+            self._next()
+
+    # From the parser
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._receiving is None:  # a trailer is not passed on
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._deaf:
+            return
+        headers, self._headers = self._headers, []
+        url, self._url = self._url, b""
+        gateway, parser = self._gateway, self._parser
+        limits = gateway.limits
+        head = RequestHead(parser.get_method(), parser.get_http_version())
+        self._receiving = exchange = Exchange(gateway, self, head)
+        exchange.close = head.version == "1.0" or not parser.should_keep_alive()
+        if self._fed > limits.head_bytes and _size(headers) + len(url) > limits.head_bytes:
+            refusal: Refusal | None = HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers)
+        else:
+            refusal = check(
+                head,
+                url,
+                headers,
+                upgrade=parser.should_upgrade(),
+                entries=gateway.table.entries,
+                suffix=gateway.suffix,
+                limits=limits,
+            )
+        self._fed = 0
+        if refusal is not None:
+            exchange.refusal = refusal
+            if refusal.close or head.expects or head.chunked or (head.length or 0) > _DRAIN_BYTES:
+                self._end_with(refusal)
+        elif head.expects:
+            self._continue = True
+            self._say_continue()
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self._receiving
+        if exchange is None:
+            return
+        self._silent = 0
+        if exchange.refusal is None:
+            self._body_bytes += len(data)
+            if self._body_bytes > self._gateway.limits.body_bytes:
+                self._end_with(TOO_LARGE.about(limit=self._gateway.limits.body_bytes))
+            else:
+                self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        exchange, self._receiving = self._receiving, None
+        if exchange is None:
+            return
+        self._fed = self._silent = 0
+        self._continue = False
+        body = self._body
+        if body:
+            exchange.body = body[0] if len(body) == 1 else b"".join(body)
+            self._body = []
+            self._body_bytes = 0
+        if exchange.close:
+            self._deaf = True
+        self._enqueue(exchange)
+
+    # Requests in their turn
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        if self._active is None and not self._queue and not self._choked:
+            self._active = exchange
+            exchange.begin()
+        else:
+            self._queue.append(exchange)
+            if len(self._queue) >= self._gateway.limits.pipelined and not self._deaf:
+                self._transport.pause_reading()
+
+    def finished(self, exchange: Exchange) -> None:
+        """Its answer is written: the next one's turn."""
+        self._active = None
+        self._touched = self._gateway.loop.time()
+        if exchange.close or self._gateway.draining:
+            self._close()
+        elif self._queue:
+            if len(self._queue) == self._gateway.limits.pipelined and not self._deaf:
+                self._transport.resume_reading()
+            # Not from here: a long row of refusals would nest as deep.
+            self._gateway.loop.call_soon(self._next)
+        else:
+            self._say_continue()
+
+    def _next(self) -> None:
+        """Begin the next request, unless the client has not even fetched the answer before it."""
+        if self._active is None and self._queue and not self._choked:
+            self._active = self._queue.popleft()
+            self._active.begin()
+
+    def _say_continue(self) -> None:
+        if self._continue and self._active is None and not self._queue:
+            self._continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _end_with(self, refusal: Refusal) -> None:
+        """Answer the request that is being read with `refusal`, after those before it, and read nothing more."""
+        if self._deaf:
+            return
+        exchange = self._receiving or Exchange(self._gateway, self, RequestHead(b"", ""))
+        self._receiving = None
+        self._body.clear()
+        self._deaf = self._linger = True
+        exchange.refusal, exchange.close = refusal, True
+        self._enqueue(exchange)
+
+    def _failed(self, error: Exception) -> None:
+        """An error of ours, not the client's: 500 to the request that it happened to."""
+        exchange = self._receiving or self._active
+        request_id = exchange.request_id.decode() if exchange is not None else "none yet"
+        log.error("the router failed on a request (x-request-id: %s)", request_id, exc_info=error.__context__ or error)
+        if self._receiving is None and self._active is not None:
+            self._deaf = self._linger = self._active.close = True
+            self._active.failed()
+        else:
+            self._end_with(INTERNAL)
+
+    def _close(self) -> None:
+        """Close after the last answer."""
+        self._queue.clear()
+        self._deaf = True
+        if self._linger:
+            self._gateway.loop.call_later(LINGER_SECONDS, self._transport.close)
+        else:
+            self._transport.close()
+
+    # For the exchange, the sweep and the end
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the answer."""
+        self._transport.write(data)
+
+    def abort(self) -> None:
+        """Break the connection: an answer that was cut off must not look whole."""
+        self._transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """Look whether the client has been waited for long enough."""
+        limits = self._gateway.limits
+        quiet = now - self._touched
+        if self._active is not None:
+            return
+        if not self._deaf and self._mid_request():
+            if quiet > limits.receive_seconds:
+                self._end_with(SLOW_CLIENT.about(seconds=limits.receive_seconds))
+        elif quiet > limits.keep_alive_seconds:
+            # An answer that the client has not fetched by now is lost with the connection.
+            (self._transport.abort if self._transport.get_write_buffer_size() else self._transport.close)()
+
+    def drain(self) -> None:
+        """Close if no answer is owed; otherwise `finished` does, after the last one."""
+        if self._active is None and not self._queue and not self._mid_request():
+            self._close()
+
+    def _mid_request(self) -> bool:
+        return self._receiving is not None or self._fed > 0
+
+
+def _size(headers: list[tuple[bytes, bytes]]) -> int:
+    """The bytes of these header lines."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)

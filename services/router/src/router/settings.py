@@ -1,0 +1,29 @@
+"""What the router is told: each field is the environment's ENDPUNKT_<FIELD>."""
+
+from pydantic import Field
+
+from contracts.shell.settings import Settings
+
+
+class RouterSettings(Settings):
+    """The router's settings."""
+
+    router_port: int = Field(default=8443, ge=0, le=65535, description="HTTPS scoring; 0 takes a free port")
+    region: str = Field(default="local", pattern=r"^[a-z0-9-]+$", description="<endpoint>.<region>.inference.<domain>")
+    domain: str = Field(default="localhost", pattern=r"^[a-z0-9.-]+$")
+    extra_hosts: str = Field(default="", description="further names and addresses of the certificate, by comma")
+    max_body_bytes: int = Field(default=100 << 20, ge=0, description="a request with a longer body gets 413")
+    source: str = Field(default="router-1", min_length=1, description="this process's name in usage and load samples")
+    usage_seconds: float = Field(default=5.0, gt=0, description="how often usage is told")
+    drain_seconds: float = Field(default=30.0, ge=0, description="how long requests may take to end at a stop")
+
+    @property
+    def suffix(self) -> str:
+        """What follows an endpoint's name in a host name."""
+        return f".{self.region}.inference.{self.domain}"
+
+    @property
+    def certificate_hosts(self) -> list[str]:
+        """Whom the certificate is for."""
+        extra = [host.strip() for host in self.extra_hosts.split(",") if host.strip()]
+        return ["localhost", "127.0.0.1", "::1", f"*{self.suffix}", *extra]
