@@ -4,11 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Downloads are kept outside the checkout, so that a second clone needs none.
-export ENDPUNKT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/endpunkt
+export ENDPUNKT_CACHE ?= $(or $(XDG_CACHE_HOME),$(if $(HOME),$(HOME)/.cache,$(CURDIR)/var/cache))/endpunkt
 export UV_CACHE_DIR ?= $(ENDPUNKT_CACHE)/uv
 export UV_PYTHON_DOWNLOADS := never
 # A machine may switch bytecode off; model servers then start three times slower.
 unexport PYTHONDONTWRITEBYTECODE
+# An environment that happens to be active is its owner's.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 PYTHON ?= python3
 DISTRIBUTIONS := contracts services/inference-server services/provisioner services/router services/autoscaler \
@@ -32,8 +34,8 @@ $(UV): requirements/bootstrap.lock
 $(SYNCED): requirements/workspace.lock $(PROJECTS) | $(UV)
 	@echo "setting up .venv from requirements/workspace.lock"
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .venv
-	@$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/workspace.lock
-	@$(UV) pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements/workspace.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e %)
 	@touch $@
 
 .PHONY: setup
@@ -50,8 +52,11 @@ help: ## list the targets
 
 # Running it
 
-HOME_FOLDER ?= var/endpunkt
-STACK = $(BIN)/python -m endpunkt_infra.stack --home $(HOME_FOLDER)
+ENDPUNKT_HOME ?= var/endpunkt
+STACK = $(BIN)/python -m endpunkt_infra.stack --home "$(ENDPUNKT_HOME)"
+
+# For what looks at a system that may be running: it never changes what that runs on.
+INSTALLED = @[ -x $(BIN)/python ] || { echo "nothing is set up here: run make setup" >&2; exit 1; }
 
 .PHONY: demo
 demo: $(SYNCED) ## run the main job as a story, then stop everything
@@ -62,19 +67,23 @@ up: $(SYNCED) ## start Kafka and every service, and keep them running
 	@$(STACK) up
 
 .PHONY: down
-down: $(SYNCED) ## stop exactly what `make up` started; state survives
+down: ## stop exactly what `make up` started; state survives
+	$(INSTALLED)
 	@$(STACK) down
 
 .PHONY: status
-status: $(SYNCED) ## tell whether Endpunkt runs
+status: ## tell whether Endpunkt runs
+	$(INSTALLED)
 	@$(STACK) status || true
 
 .PHONY: env
-env: $(SYNCED) ## print what a shell needs, to be given to eval
+env: ## print what a shell needs, to be given to eval
+	$(INSTALLED)
 	@$(STACK) env
 
 .PHONY: clean-state
-clean-state: $(SYNCED) ## forget topics, keys, artifacts and job outputs
+clean-state: ## forget topics, keys, artifacts and job outputs
+	$(INSTALLED)
 	@$(STACK) clean
 
 # Checking it

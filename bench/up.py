@@ -79,7 +79,7 @@ def main() -> int:
                 down(home, story.say)
                 shutil.rmtree(home, ignore_errors=True)
                 began = time.monotonic()
-                addresses = up(home, free_ports(), story.say)
+                addresses = up(home, free_ports(), story.say, alone=True)
                 ready.append(time.monotonic() - began)
                 story.say(f"ready after {ready[-1]:.1f} s")
             asyncio.run(_two_deployments(story, home, work, addresses))

@@ -102,3 +102,20 @@ def test_what_is_no_message_is_refused_with_the_field_and_the_reason(
 @pytest.mark.parametrize(("service"), ["provisioner", "router", "autoscaler", "batch-runner", "metering", "studio"])
 def test_each_service_has_its_dead_letter_topic(service: str) -> None:
     assert topics()[dead_letter_topic(service)].writer == service
+
+
+def test_readme_tells_the_table_of_topics_as_it_is() -> None:
+    readme = (CONTRACTS.parent / "README.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in readme.splitlines():
+        if line.startswith("| `") and line.count("|") == 6:
+            rows[line.split("`")[1]] = [cell.strip() for cell in line.split("|")[2:-1]]
+    told = {name: row for name, row in rows.items() if "." in name}
+    wanted = {
+        topic.name: [f"{topic.kind}, {topic.key}", topic.cleanup, topic.writer, ", ".join(topic.readers)]
+        for topic in topics().values()
+        if not topic.name.startswith("deadletter.")
+    }
+    letters = topics()["deadletter.router"]
+    wanted["deadletter.<service>"] = ["Event, origin", letters.cleanup, "that service", ", ".join(letters.readers)]
+    assert told == wanted

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from endpunkt_infra.kafka.broker import Broker
 
 from contracts.log import KafkaSettings
+from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import ServiceProcess
 from endpunkt_infra.topics import make_topics
 

@@ -37,7 +37,7 @@ class House:
         shutil.copytree(ROOT / "examples", self.work / "examples")
 
     def up(self) -> dict[str, str]:
-        return up(self.home, self.settings, lambda line: None)
+        return up(self.home, self.settings, lambda line: None, alone=True)
 
     def down(self) -> None:
         down(self.home, lambda line: None)

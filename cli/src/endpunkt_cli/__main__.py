@@ -46,7 +46,7 @@ def options(
             envvar="ENDPUNKT_HOME",
             help="the installation's state: tls/ca.pem (unless ENDPUNKT_CA) and the token (unless ENDPUNKT_TOKEN)",
         ),
-    ] = Path("var"),
+    ] = Path("var/endpunkt"),
 ) -> None:
     """Azure Machine Learning endpoints, self-hosted: the verbs of `az ml`."""
     session.url, session.home = url, home

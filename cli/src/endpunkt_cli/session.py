@@ -1,4 +1,4 @@
-"""How this invocation reaches Endpunkt: options of the command, then the environment, then an installation in ./var."""
+"""How this invocation reaches Endpunkt: options, then the environment, then the installation in var/endpunkt."""
 
 import os
 import ssl
@@ -16,7 +16,7 @@ class Session:
     """Set by the options that stand before the command."""
 
     url: str = DEFAULT_URL
-    home: Path = Path("var")
+    home: Path = Path("var/endpunkt")
     _studio: Studio | None = field(default=None, init=False)
 
     @property

@@ -5,10 +5,12 @@ PURE but for reading that one file.
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from contracts.envelope import problems_of
 from contracts.messages import INSTANCE_TIME, REQUESTS
 
 _MICROSECONDS_PER_HOUR = 3_600_000_000
@@ -54,6 +56,18 @@ class Catalog(BaseModel):
 
 
 def load_catalog(path: Path | None = None) -> Catalog:
-    """The catalogue in `path`, or the one that comes with Endpunkt."""
+    """The catalogue in `path`, or the one that comes with Endpunkt. Raises ValueError with every problem."""
     source = path or Path(__file__).with_name("catalog.yaml")
-    return Catalog.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    try:
+        return Catalog.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problems = "; ".join(f"{problem.field}: {problem.message}" for problem in problems_of(error))
+        raise ValueError(f"{source} is no catalogue: {problems}") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {source}: {error}") from None
+
+
+CatalogFile = Annotated[
+    Catalog, BeforeValidator(lambda given: given if isinstance(given, Catalog) else load_catalog(Path(given)))
+]
+"""A setting that names a catalogue's file."""

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from contracts.messages import Message, Problem
 
+_LONGEST_ID = 256
+
 Headers = Sequence[tuple[str, bytes]]
 
 _LONGEST_REASON = 4096
@@ -82,8 +84,10 @@ def text_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
 
 
 def message_id(record: Record) -> str:
-    """The sender's id for the record, or where it lies when the sender gave none: the same at every replay."""
-    return record.headers.get("ce_id") or record.origin
+    """The sender's id for the record, or where it lies when the sender gave none, or one of over 256 characters: the
+    same at every replay."""
+    given = record.headers.get("ce_id", "")
+    return given if 0 < len(given) <= _LONGEST_ID else record.origin
 
 
 def decode(record: Record, *, strict: bool = False) -> Message:

@@ -82,15 +82,20 @@ class ServiceProcess:
         except (OSError, ValueError):
             return {}
 
-    def stop(self, seconds: float = 20) -> int:
-        """SIGTERM, then SIGKILL after `seconds`; returns the exit code."""
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+
+    def stop(self, seconds: float = 45) -> int:
+        """SIGTERM, then SIGKILL after `seconds` (longer than any service drains); returns the exit code."""
+        assert self.process is not None
+        self.ask_to_stop()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         return self.process.wait()
 
     def kill(self) -> None:

@@ -199,7 +199,7 @@ def test_a_worker_is_told_nothing_of_the_runners_own_environment(
     outer = {"PATH": "/bin", "HOME": "/root", "KAFKA_SASL_PASSWORD": "secret", "ENDPUNKT_HOME": "/x", "AWS_KEY": "y"}
     assert environment(job.plan, Path("/artifacts"), Path("/building"), Path("/jobs/job"), outer) == {
         "PATH": "/bin",
-        "HOME": "/root",
+        "HOME": "/jobs/job",
         "MY_OWN": "x",
         "AML_APP_ROOT": f"/artifacts/sha256/{'c' * 64}/src",
         "AZUREML_ENTRY_SCRIPT": "score.py",

@@ -381,7 +381,7 @@ EVENTS: list[Callable[[Machine, random.Random], object]] = [
 
 @pytest.mark.parametrize("seed", range(80))
 def test_whatever_happens_plans_go_on_from_every_prefix_keep_their_promises_and_arrive(seed: int) -> None:
-    machine, chance = Machine(), random.Random(seed)  # noqa: S311
+    machine, chance = Machine(), random.Random(seed)
     update(machine, chance)
     for _ in range(60):
         chance.choice(EVENTS)(machine, chance)

@@ -144,6 +144,7 @@ async def test_an_instance_is_given_what_its_deployment_says_and_nothing_else(
         "SCORING_TIMEOUT_MS": "1234",
         "ENDPUNKT_CONCURRENCY": "3",
         "ENDPUNKT_STATUS_FILE": str(folder / "status.json"),
+        "ENDPUNKT_DRAIN_SECONDS": "30.0",
     }
     assert os.readlink(f"/proc/{process.record.pid}/cwd") == str(folder)
     assert os.getsid(process.record.pid) == process.record.pid

@@ -227,6 +227,7 @@ async def test_an_instance_that_was_told_to_end_before_the_crash_is_not_taken_fo
     (ending,) = house.ready("shop")
     await house.crash()
     ending.process.folder.write(ending.process.record.model_copy(update={"stopping": True}))
+    ending.process.record.process.send(signal.SIGTERM)
     next_one = House(house.home, Log(), stop_seconds=0.2)
     next_one.want("shop", 1)
     next_one.begin()

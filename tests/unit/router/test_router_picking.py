@@ -1,5 +1,7 @@
 """Picking as a timeline: who gets which instance, who waits, who is refused."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -193,3 +195,13 @@ def test_the_limit_follows_desired_or_ready_whichever_is_more() -> None:
     assert blue.limit == 24
     blue.apply(route("a", "b", concurrency=3, desired=1), 1.0)
     assert blue.limit == 12
+
+
+def test_the_first_second_that_is_told_has_nothing_of_the_time_before() -> None:
+    blue = deployment("a")
+    blue.tally.ended(200, 0.5)
+    blue.apply(replace(route("a"), autoscaled=True), now=1.0)
+    blue.tally.ended(200, 0.25)
+    blue.apply(replace(route("a", "b"), autoscaled=True), now=1.0)
+    sample = blue.tally.take_second("diabetes", "blue", "router-1", datetime(2026, 11, 1, tzinfo=UTC), in_flight=0)
+    assert (sample.requests, sample.latency_ms_sum) == (1, 250)

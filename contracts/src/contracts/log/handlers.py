@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
@@ -19,7 +20,7 @@ from contracts.log.records import record_of
 from contracts.log.settings import GROUP_SESSION, KafkaSettings
 from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued
-from contracts.messages import Message
+from contracts.messages import Message, Problem
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,11 @@ def handle_commands(
             await _park(error)
         else:
             dead_letters.read()
-            with continued(record, service):
-                await _until_done(lambda: handler(record, command), record, retry_seconds)
+            try:
+                with continued(record, service):
+                    await _until_done(lambda: handler(record, command), record, retry_seconds)
+            except _NotHandledError as error:
+                await _park(error.undecodable)
 
     async def handle(message: KafkaMessage) -> None:
         raw = message.raw_message
@@ -93,9 +97,10 @@ def handle_commands(
 
     broker.subscriber(
         topic,
-        # Not one by one: aiokafka would fetch the next record of a partition only after the handler is done.
+        # Batches of one: each record is committed before the next is handled, so that at most the last comes again; and
+        # unlike without batches, aiokafka fetches the partition's next record while this one is handled.
         batch=True,
-        max_records=20,
+        max_records=1,
         group_id=service,
         group_instance_id=member,
         auto_offset_reset="earliest",
@@ -107,6 +112,20 @@ def handle_commands(
     )(handle)
 
 
+class _NotHandledError(Exception):
+    """A handler failed on a record for a reason that waiting does not mend."""
+
+    def __init__(self, record: Record, error: Exception):
+        super().__init__(record.origin)
+        problem = f"could not be handled: {error!r}. Nothing was changed; the service's log has the traceback"
+        self.undecodable = Undecodable(record, (Problem(code="InternalServerError", field="value", message=problem),))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a dependency failed that may come back: Kafka, the disk, the network."""
+    return error.retriable if isinstance(error, KafkaError) else isinstance(error, OSError)
+
+
 async def _until_done(attempt: Callable[[], Awaitable[None]], record: Record, retry_seconds: tuple[float, ...]) -> None:
     waits = iter(retry_seconds)
     wait = retry_seconds[0]
@@ -115,7 +134,10 @@ async def _until_done(attempt: Callable[[], Awaitable[None]], record: Record, re
             await attempt()
         except (TooManyDeadLetters, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception as error:
+            if not _may_pass(error):
+                log.exception("handling %s failed", record.origin)
+                raise _NotHandledError(record, error) from error
             wait = next(waits, wait)
             log.exception("handling %s failed; trying again in %.1f s", record.origin, wait)
             await asyncio.sleep(wait)

@@ -21,7 +21,7 @@ from contracts.messages.specs import (
 
 
 class EndpointCommand(Message, abstract=True):
-    """A command about one endpoint. Its id is the record's CloudEvents id; an applied id is not applied again."""
+    """A command about one endpoint. Its id is the record's CloudEvents id; one of the last 64 is not applied again."""
 
     TOPIC: ClassVar[str] = "endpoints.commands"
 

@@ -70,11 +70,16 @@ async def _serve(service: str, settings: S, app: App) -> None:
 
 
 async def until_first(*tasks: Awaitable[object]) -> None:
-    """Wait for the first to end, cancel the others, and raise its error if it has one."""
+    """Wait for the first to end, cancel the others, and raise its error if it has one. Cancelled itself, it takes all
+    of them along."""
     pending = [asyncio.ensure_future(task) for task in tasks]
-    done, others = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    for task in done:
-        task.result()
+    done: set[asyncio.Future[object]] = set()
+    try:
+        done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        others = [task for task in pending if task not in done]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    for ended in done:
+        ended.result()

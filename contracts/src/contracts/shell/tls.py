@@ -30,8 +30,8 @@ def ca_path(home: Path) -> Path:
 def server_context(home: Path, name: str, hosts: Sequence[str], now: datetime | None = None) -> ssl.SSLContext:
     """A TLS 1.2+ server context for `hosts` (names, wildcards, addresses), with a certificate signed by the authority.
 
-    Authority and certificate are made when missing; the certificate is made anew 30 days before it ends, or when
-    `hosts` changed.
+    Authority and certificate are made when missing. At a start, a certificate that ends within 30 days
+    or is for other `hosts` is made anew.
     """
     now = now or datetime.now(UTC)
     folder = home / "tls"

@@ -30,7 +30,8 @@ def main() -> int:
     story = Story(console, steps=7)
     try:
         down(state, story.say)
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (state, folder / "work"):
+            shutil.rmtree(old, ignore_errors=True)
         _tell(story, folder, state, report)
     except (DemoFailed, StackError) as error:
         console.print(f"[bold red]the demo failed:[/] {error}", highlight=False, soft_wrap=True)
@@ -46,7 +47,7 @@ def main() -> int:
 
 def _tell(story: Story, folder: Path, state: Path, report: dict[str, Any]) -> None:
     with story.step("start", "Start a real Kafka broker and every service as its own process"):
-        addresses = up(state, free_ports() | _USAGE_AT_ONCE, lambda line: None)
+        addresses = up(state, free_ports() | _USAGE_AT_ONCE, lambda line: None, alone=True)
         story.say(f"Kafka on {addresses['kafka']}, scoring on {addresses['scoring']}")
     asyncio.run(_steps(story, folder / "work", state, addresses, report))
 

@@ -67,6 +67,8 @@ class Client:
         environment = {
             **os.environ,
             "ENDPUNKT_HOME": str(self._home),
+            "ENDPUNKT_CA": str(ca_path(self._home)),
+            "ENDPUNKT_TOKEN": "",
             "ENDPUNKT_STUDIO_URL": self._management,
         }
         process = await asyncio.create_subprocess_exec(

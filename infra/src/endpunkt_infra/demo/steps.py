@@ -10,6 +10,7 @@ import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.demo.client import Answers, Client, DemoFailed
@@ -190,7 +191,7 @@ async def batch(story: Story, client: Client, work: Path) -> dict[str, Any]:
             "the batch job ends", ask, lambda told: told["status"] in ("Completed", "Failed", "Canceled")
         )
     _expect("the batch job", ended["status"], "Completed", [ended["message"]])
-    predictions = Path(ended["output_file"].removeprefix("file://"))
+    predictions = Path(unquote(urlsplit(ended["output_file"]).path))
     rows = _lines([predictions])
     _expect(f"rows of {predictions}", rows, _lines(files) - len(files), [])
     pids = [pid for instance in ended["compute"] for pid in instance["pids"]]

@@ -74,6 +74,14 @@ class Broker:
     def is_running(self) -> bool:
         return self.running is not None
 
+    @property
+    def last_address(self) -> str | None:
+        """The bootstrap address of the last start on this directory; None when there was none."""
+        try:
+            return f"{HOST}:{int(self._port_file.read_text())}"
+        except (FileNotFoundError, ValueError):
+            return None
+
     def start(self, timeout: float = 60.0) -> str:
         """Start, unless it runs already; return the bootstrap address once it answers.
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import MODULES
+from endpunkt_infra.stack.leftovers import end, leftovers
 
 _POLL_SECONDS = 0.1
 _UP_SECONDS = 180.0
-_DOWN_SECONDS = 90.0
+_DOWN_SECONDS = 180.0
 
 
 class StackError(RuntimeError):
@@ -43,20 +44,26 @@ class StackState:
         return cls(told["state"], told["addresses"], told["error"], ProcessIdentity(**told["supervisor"]))
 
 
-def up(home: Path, environment: dict[str, str], tell: Callable[[str], None]) -> dict[str, str]:
-    """Start everything under `home` and return the addresses when all is ready. Running already: only returns them."""
+def up(home: Path, environment: dict[str, str], tell: Callable[[str], None], *, alone: bool = False) -> dict[str, str]:
+    """Start everything under `home` and return the addresses when all is ready. Running already: only returns them.
+
+    `environment` has settings on top of this process's own. `alone` starts from none of ours: a Kafka that the
+    caller's shell names, or an Endpunkt that it uses, is not meant.
+    """
     state = StackState.read(home)
     if state is not None and state.supervisor.alive and state.state == "ready":
         tell("Endpunkt is running already")
         return state.addresses
     if state is not None and state.supervisor.alive:
         raise StackError(f"Endpunkt is {state.state} under {home}: wait, or stop it with `make down`")
+    if leftovers(home):
+        down(home, tell)
     log_path = home / "logs" / "supervisor.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "endpunkt_infra.stack", "--home", str(home), "supervise"],
-            env={**os.environ, **environment},
+            env={**_inherited(alone), **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -76,6 +83,12 @@ def up(home: Path, environment: dict[str, str], tell: Callable[[str], None]) -> 
     raise StackError(f"Endpunkt was not ready after {_UP_SECONDS:.0f} s: see {log_path.parent}")
 
 
+def _inherited(alone: bool) -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if not (alone and name.startswith(("ENDPUNKT_", "KAFKA_")))
+    }
+
+
 def down(home: Path, tell: Callable[[str], None]) -> None:
     """Stop what `up` started under `home`. State survives. A supervisor that was killed is stood in for."""
     state = StackState.read(home)
@@ -85,39 +98,28 @@ def down(home: Path, tell: Callable[[str], None]) -> None:
         if not state.supervisor.wait(_DOWN_SECONDS):
             raise StackError(f"the supervisor {state.supervisor.pid} is still stopping: see {home}/logs/supervisor.log")
         return
-    left = _left_behind(home)
-    if state is None or (state.state in ("stopped", "failed") and not left):
+    left = leftovers(home)
+    broker = Broker(home / "kafka")
+    if not left and not broker.is_running:
         tell("Endpunkt is not running")
         return
     tell("the supervisor is gone; stopping what it left")
-    for process in left:
-        process.send(signal.SIGTERM)
-    for process in left:
-        if not process.wait(30):
-            process.send(signal.SIGKILL)
-    if (home / "kafka").exists():
-        Broker(home / "kafka").stop()
-
-
-def _left_behind(home: Path) -> list[ProcessIdentity]:
-    """Services whose supervisor died. Run files tell the pid, command lines whether it is still theirs."""
-    left = []
-    for name, module in MODULES.items():
-        try:
-            pid = int(json.loads((home / "run" / f"{name}.json").read_text())["pid"])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        identity = ProcessIdentity.of(pid)
-        if identity is not None and module.encode() in command:
-            left.append(identity)
-    return left
+    end(left)
+    broker.stop()
 
 
 def clean(home: Path, tell: Callable[[str], None]) -> None:
-    """Forget all state under `home`: topics, artifacts, keys, certificates, job outputs. Refused while it runs."""
+    """Forget all state under `home`: the embedded Kafka's topics, artifacts, keys, certificates, job outputs.
+
+    Refused while it runs, and for a folder that is no Endpunkt's. Topics of a cluster of your own stay there.
+    """
     state = StackState.read(home)
-    if (state is not None and state.supervisor.alive) or _left_behind(home):
+    if state is None:
+        if home.exists():
+            raise StackError(f"{home} is not the home of an Endpunkt: nothing is deleted")
+        tell(f"{home} does not exist")
+        return
+    if state.supervisor.alive or leftovers(home) or Broker(home / "kafka").is_running:
         raise StackError("Endpunkt is running: stop it first with `make down`")
-    shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(home)
     tell(f"{home} is gone")

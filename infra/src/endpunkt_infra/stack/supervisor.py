@@ -4,6 +4,7 @@ It tells how far it is in <home>/run/stack.json, which `up` waits for and `down`
 """
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.kafka import address
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import MODULES, ServiceProcess
+from endpunkt_infra.stack.leftovers import end, leftovers
 from endpunkt_infra.stack.restarts import Restarts
 from endpunkt_infra.topics import make_topics
 
@@ -42,6 +44,18 @@ class Supervisor:
 
     def run(self) -> int:
         """Start everything, keep it running until SIGTERM or SIGINT, stop it. Returns the exit code."""
+        os.umask(0o077)  # what is kept here is nobody else's to read
+        lock = self._home / "run" / "supervisor.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.error("another supervisor runs under %s: stop it with `make down`", self._home)
+                return 1
+            return self._run()
+
+    def _run(self) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
         try:
@@ -78,9 +92,11 @@ class Supervisor:
         return addresses
 
     def _start_kafka(self) -> KafkaSettings:
-        if cluster := address.external(os.environ):
-            return cluster
         self._broker = Broker(self._home / "kafka")
+        # `make env` names our own broker to a shell that may call us again.
+        if address.named(os.environ) != self._broker.last_address and (cluster := address.external(os.environ)):
+            self._broker = None
+            return cluster
         return KafkaSettings(self._broker.start())
 
     def _launch(self, service: ServiceProcess) -> None:
@@ -111,8 +127,12 @@ class Supervisor:
 
     def _stop(self) -> None:
         # The provisioner drains its instances, so the router goes after it; everyone flushes before Kafka goes.
-        for service in sorted(self._services, key=lambda service: service.name == "router"):
-            service.stop()
+        for services in ([each for each in self._services if each.name != "router"], self._services):
+            for service in services:
+                service.ask_to_stop()
+            for service in services:
+                service.stop()
+        end(leftovers(self._home))
         if self._broker is not None:
             self._broker.stop()
 

@@ -17,8 +17,9 @@ from batch_runner.worker import MARK, Answer, Launch, StartError, Worker
 from contracts.artifacts import artifact_folder, artifact_path
 from contracts.messages import ComputeInstance, MiniBatchEnded
 
-_PASSED_ON = ("PATH", "HOME", "LANG")
+_PASSED_ON = ("PATH", "LANG")
 _LONGEST_ERROR = 2000
+_LONGEST_TRACEBACK = 16_384
 
 
 class JobFailedError(Exception):
@@ -26,18 +27,24 @@ class JobFailedError(Exception):
 
 
 def environment(plan: Plan, artifacts: Path, building: Path, mark: Path, outer: Mapping[str, str]) -> dict[str, str]:
-    """All that a worker is told: nothing of this process's own environment but where programs and home are."""
+    """All that a worker is told: nothing of this process's own environment but where programs are."""
     told = {name: outer[name] for name in _PASSED_ON if name in outer}
     told |= plan.spec.settings.environment_variables
     told |= {
         "AML_APP_ROOT": str(artifact_path(artifacts, plan.code)),
         "AZUREML_ENTRY_SCRIPT": plan.spec.code_configuration.scoring_script,
         "AZUREML_BI_OUTPUT_PATH": str(building),
+        "HOME": str(mark),
         MARK: str(mark),
     }
     if plan.model is not None:
         told["AZUREML_MODEL_DIR"] = str(artifact_folder(artifacts, plan.model))
     return told
+
+
+def _cut(traceback: str | None) -> str:
+    """The end of a traceback: the user's code decides how long it is."""
+    return (traceback or "")[-_LONGEST_TRACEBACK:]
 
 
 @dataclass(slots=True)
@@ -173,7 +180,8 @@ class Scoring:
         files, now = self._plan.size(index), datetime.now(UTC)
         error = answer.error and answer.error[:_LONGEST_ERROR]
         if error is not None:
-            line = f"{now:%FT%TZ} mini-batch {index}, attempt {attempt} of {files} files: {error}\n{answer.traceback}\n"
+            what = f"mini-batch {index}, attempt {attempt} of {files} files"
+            line = f"{now:%FT%TZ} {what}: {error}\n{_cut(answer.traceback)}\n"
             await in_thread(self._folder.write_error, line)
         if result != "Retrying":
             segment = Segment(index, result, answer.rows)

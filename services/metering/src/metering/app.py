@@ -4,15 +4,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
 
-import yaml
 from prometheus_client import Counter
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field
 
-from contracts.catalog import Catalog, load_catalog
-from contracts.envelope import Record, Undecodable, problems_of
+from contracts.catalog import Catalog, CatalogFile, load_catalog
+from contracts.envelope import Record, Undecodable
 from contracts.log import DeadLetters, KafkaSettings, Processor, Publisher
 from contracts.messages import Message, UsageRecorded, UsageRollup
 from contracts.shell.settings import Settings
@@ -29,20 +26,10 @@ LOST = Counter("endpunkt_metering_lost_records", "usage records that are known t
 UNPRICED = Counter("endpunkt_metering_unpriced_batches", "batches with a meter that the catalogue has no price for")
 
 
-def _read_catalog(path: str) -> Catalog:
-    try:
-        return load_catalog(Path(path))
-    except ValidationError as error:
-        problems = "; ".join(f"{problem.field}: {problem.message}" for problem in problems_of(error))
-        raise ValueError(f"{path} is no catalogue: {problems}") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-
-
 class MeteringSettings(Settings):
     """What things cost."""
 
-    catalog: Annotated[Catalog, BeforeValidator(_read_catalog)] = Field(
+    catalog: CatalogFile = Field(
         default_factory=load_catalog, description="the path of the catalogue of prices; Endpunkt has one"
     )
 

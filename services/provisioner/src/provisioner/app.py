@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from contracts.catalog import load_catalog
 from contracts.log import DeadLetters, KafkaSettings, Offset, Publisher, Reader, Table, command_broker, handle_commands
 from contracts.messages import AssetRegistered, EndpointCommand, EndpointDesired, EndpointObserved, ScaleDecision
 from contracts.shell.secrets import Sealer
@@ -65,7 +64,7 @@ class Provisioner:
                 await publisher.stop()
 
     async def _work(self, publisher: Publisher, stop: asyncio.Event) -> None:
-        settings, catalog = self._settings, load_catalog(self._settings.catalog)
+        settings, catalog = self._settings, self._settings.catalog
         store = ArtifactStore(settings.artifacts, int(settings.artifact_gib * 2**30))
         store.tidy()
         meter = InstanceMeter(
@@ -100,8 +99,10 @@ class Provisioner:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            with contextlib.suppress(Exception):
+            try:
                 await asyncio.wait_for(meter.flush(), _TELL_AT_MOST_SECONDS)
+            except Exception as error:
+                log.error("the last %d usage records are lost, Kafka did not take them: %r", meter.waiting, error)
             await tables.reader.stop()
 
     async def _handle_commands(self, handler: CommandHandler, publisher: Publisher) -> None:
@@ -190,7 +191,10 @@ def _sampled(reconciler: Reconciler, endpoints: Mapping[str, EndpointDesired]) -
 
 def _trim_logs(reconciler: Reconciler, settings: ProvisionerSettings) -> None:
     for tracked in reconciler.running():
-        tracked.process.folder.trim(int(settings.log_mib * 2**20))
+        try:
+            tracked.process.folder.trim(int(settings.log_mib * 2**20))
+        except OSError as error:  # the folder is the user's code's too
+            log.warning("cannot bound the output of %s: %s", tracked.instance.id, error)
 
 
 @contextlib.contextmanager

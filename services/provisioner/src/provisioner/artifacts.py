@@ -85,6 +85,8 @@ class ArtifactStore:
     def _store(self, path: Path) -> Artifact:
         if not path.name:
             raise Unusable("names no file or folder")
+        if "\\" in path.name:
+            raise Unusable("has a backslash in its name: rename it")
         artifact = Artifact(digest=_digest(path, path.name, self._largest), name=path.name)
         if artifact_path(self._root, artifact).exists():
             return artifact

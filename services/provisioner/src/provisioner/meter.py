@@ -66,6 +66,11 @@ class InstanceMeter:
             except Exception:
                 log.exception("cannot tell usage; %d records wait", len(self._waiting))
 
+    @property
+    def waiting(self) -> int:
+        """How many records wait to be written."""
+        return len(self._waiting)
+
     async def flush(self) -> None:
         """Tell everything up to now. What cannot be written waits for the next time, in order."""
         now = datetime.now(UTC)

@@ -236,7 +236,15 @@ class Reconciler:
 
     def _track(self, process: InstanceProcess, phase: Phase, counted_to: datetime) -> None:
         record = process.record
-        instance = Instance(record.id, record.place, record.address, record.started_at, phase, self._clock())
+        instance = Instance(
+            record.id,
+            record.place,
+            record.address,
+            record.started_at,
+            phase,
+            self._clock(),
+            drain_seconds=record.drain_seconds,
+        )
         tracked = Tracked(instance, process)
         process.watch(lambda ended: self._on_exit(tracked, ended))
         state = self._endpoints.setdefault(record.place.endpoint, _Endpoint())
@@ -287,9 +295,9 @@ class Reconciler:
             self._failed(tracked, why_ended(ended, folder.status(), folder.log_tail()))
         self._happen(tracked, Event.EXITED)
         self._meter.end(instance.id, datetime.now(UTC))
+        del self._endpoints[instance.place.endpoint].instances[instance.id]
         if tracked.failed:
             folder.keep_console(self._compute.failed_console(instance.place.endpoint, instance.place.deployment))
-        del self._endpoints[instance.place.endpoint].instances[instance.id]
         self._count()
         log.info("%s ended (%s)", instance.id, "unknown" if ended.code is None else ended.code)
         removing = asyncio.create_task(asyncio.to_thread(folder.remove))

@@ -1,9 +1,8 @@
 """What the provisioner is told, by ENDPUNKT_<FIELD> variables."""
 
-from pathlib import Path
-
 from pydantic import Field
 
+from contracts.catalog import CatalogFile, load_catalog
 from contracts.shell.settings import Settings
 from provisioner.core.plan import Timing
 from provisioner.core.world import Quotas
@@ -13,9 +12,11 @@ class ProvisionerSettings(Settings):
     """Quotas are Azure's defaults; raise them as the machine allows."""
 
     source: str = Field(default="provisioner-1", description="the stable name under which usage and samples are told")
-    catalog: Path | None = Field(default=None, description="a file of instance types and prices; else the packaged one")
+    catalog: CatalogFile = Field(
+        default_factory=load_catalog, description="the path of the catalogue of instance types; Endpunkt has one"
+    )
     drain_seconds: float = Field(default=2.0, ge=0, description="from 'it drains' in the log to SIGTERM")
-    stop_seconds: float = Field(default=30.0, ge=0, description="from SIGTERM to SIGKILL")
+    stop_seconds: float = Field(default=5.0, ge=0, description="from the end of an instance's drain time to SIGKILL")
     usage_seconds: float = Field(default=5.0, gt=0, description="how often instance time is told")
     artifact_gib: float = Field(default=20.0, gt=0, description="the largest model or code folder that is taken")
     log_mib: float = Field(default=10.0, gt=0, description="how much of an instance's newest output is kept, twice")

@@ -36,6 +36,10 @@ class Tally:
         self.retries = 0
         self.ejections = 0
         self.seconds = 0.0
+        self.begin_second()
+
+    def begin_second(self) -> None:
+        """Forget what the running second has seen."""
         self._requests = self._failures = 0
         self._latency_sum = self._latency_max = 0.0
 
@@ -64,6 +68,5 @@ class Tally:
             latency_ms_sum=self._latency_sum * 1000,
             latency_ms_max=self._latency_max * 1000,
         )
-        self._requests = self._failures = 0
-        self._latency_sum = self._latency_max = 0.0
+        self.begin_second()
         return sample

@@ -101,6 +101,8 @@ class Deployment(Generic[T, C]):
     def apply(self, route: DeploymentRoute, now: float) -> list[Instance[C]]:
         """Take a new setting and set of Ready instances; returns the instances that are gone. An instance that stays
         keeps its state, also an ejection."""
+        if route.autoscaled and not self.route.autoscaled:
+            self.tally.begin_second()  # nobody took the seconds before
         known = {(instance.id, instance.host, instance.port): instance for instance in self.instances}
         self.instances = []
         for ready in route.instances:

@@ -25,7 +25,7 @@ from contracts.artifacts import artifact_folder, artifact_path
 from contracts.catalog import Catalog
 from contracts.messages import DeploymentDesired, OnlineDeploymentSpec
 from contracts.shell.processes import ProcessIdentity
-from provisioner.compute.records import InstanceFolder, InstanceRecord, folders
+from provisioner.compute.records import InstanceFolder, InstanceRecord, drain_seconds, folders
 from provisioner.core.failures import Exit
 from provisioner.core.lifecycle import Place
 
@@ -163,6 +163,7 @@ class ProcessCompute:
             "SCORING_TIMEOUT_MS": str(spec.request_settings.request_timeout_ms),
             "ENDPUNKT_CONCURRENCY": str(spec.request_settings.max_concurrent_requests_per_instance),
             "ENDPUNKT_STATUS_FILE": str(folder.status_file),
+            "ENDPUNKT_DRAIN_SECONDS": str(drain_seconds(spec)),
         }
         if template.model is not None:
             environment["AZUREML_MODEL_DIR"] = str(artifact_folder(self._artifacts, template.model))

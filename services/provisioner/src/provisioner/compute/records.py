@@ -7,10 +7,12 @@ inference server says of itself), and is the instance's home and working folder.
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -22,6 +24,7 @@ from provisioner.core.lifecycle import Place
 
 _LARGEST_STATUS = 65_536
 _LARGEST_TAIL = 65_536
+_SHORTEST_DRAIN = 30.0
 
 
 class InstanceRecord(Part):
@@ -41,10 +44,20 @@ class InstanceRecord(Part):
         return self.process.pid
 
     @property
+    def drain_seconds(self) -> float:
+        """See `drain_seconds`."""
+        return drain_seconds(self.spec)
+
+    @property
     def spec(self) -> OnlineDeploymentSpec:
         """The specification that it was started with."""
         assert isinstance(self.template.spec, OnlineDeploymentSpec)
         return self.template.spec
+
+
+def drain_seconds(spec: OnlineDeploymentSpec) -> float:
+    """How long an instance that was told to end may take: a request may run that long."""
+    return max(_SHORTEST_DRAIN, spec.request_settings.request_timeout_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +93,13 @@ class InstanceFolder:
 
     def status(self) -> Status | None:
         """What the inference server says; None while it says nothing."""
-        with contextlib.suppress(OSError), self.status_file.open("rb") as file:
+        with contextlib.suppress(OSError), _open(self.status_file) as file:
             return Status.read(file.read(_LARGEST_STATUS))
         return None
 
     def log_tail(self) -> bytes:
         """The end of the instance's output, at most 64 KiB."""
-        with contextlib.suppress(OSError), self.console.open("rb") as file:
+        with contextlib.suppress(OSError), _open(self.console) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LARGEST_TAIL))
             return file.read()
         return b""
@@ -105,13 +118,22 @@ class InstanceFolder:
 
     def keep_console(self, target: Path) -> None:
         """Move the output to `target`: the last failed instance's is kept."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True)
             self.console.replace(target)
 
     def remove(self) -> None:
         """Remove all of it. Blocks for as long as there are files."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    """A file in a folder that user code may write: a pipe in its place must not make the reader wait."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is no regular file")
+    return file
 
 
 def folders(root: Path) -> Iterator[InstanceFolder]:

@@ -86,7 +86,8 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance. `since` is when its phase began; `told_at` when the log said that it drains (the router's cue)."""
+    """One instance. `since` is when its phase began; `told_at` when the log said that it drains (the router's
+    cue); `drain_seconds` how long its longest request may still run once it was told to end."""
 
     id: str
     place: Place
@@ -95,6 +96,7 @@ class Instance:
     phase: Phase
     since: float
     told_at: float | None = None
+    drain_seconds: float = 0.0
 
     @property
     def live(self) -> bool:

@@ -21,10 +21,10 @@ SURGE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds from "it drains" in the log to SIGTERM, and from there to SIGKILL."""
+    """Seconds from "it drains" in the log to SIGTERM, and from the end of its drain time to SIGKILL."""
 
     drain_seconds: float = 2.0
-    stop_seconds: float = 30.0
+    stop_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def plan(
             case Phase.DRAINING if instance.told_at is not None:
                 _at(instance.told_at + timing.drain_seconds, now, Stop(instance.id), steps, times)
             case Phase.STOPPING:
-                _at(instance.since + timing.stop_seconds, now, Kill(instance.id), steps, times)
+                _at(instance.since + timing.stop_seconds + instance.drain_seconds, now, Kill(instance.id), steps, times)
     counts = wanted if desired is not None else {}
     for name in sorted({instance.place.deployment for instance in instances} | counts.keys()):
         live = [instance for instance in instances if instance.place.deployment == name and instance.live]

@@ -97,7 +97,10 @@ def stays_inside(path: str) -> bool:
 
 def _source(field: str, reference: str, *, must_be_folder: bool = False, script: str | None = None) -> Source:
     """A `file:` URI (RFC 8089) or an absolute path as a Source."""
-    parts = urlsplit(reference) if reference.startswith("file:") else None
+    try:
+        parts = urlsplit(reference) if reference.startswith("file:") else None
+    except ValueError as error:
+        return Source(field, problem=f"'{reference}' is no URI ({error}): use file:///path")
     if parts is not None and parts.netloc not in ("", "localhost"):
         return Source(field, problem=f"'{reference}' names another machine: use file:///path")
     path = unquote(parts.path) if parts is not None else reference
