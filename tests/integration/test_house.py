@@ -17,7 +17,8 @@ from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.kafka.jars import cache_directory
 from endpunkt_infra.kcat import kcat_command
 from endpunkt_infra.services import MODULES
-from endpunkt_infra.stack.control import StackState, down, up
+from endpunkt_infra.stack.control import StackError, StackState, clean, down, up
+from endpunkt_infra.stack.leftovers import leftovers
 from endpunkt_infra.stack.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -260,13 +261,49 @@ def commands() -> Iterator[bytes]:
                 continue
 
 
-def test_down_stands_in_for_a_supervisor_that_was_killed(house: House) -> None:
+def kill_supervisor(house: House) -> None:
     state = StackState.read(house.home)
     assert state is not None
     state.supervisor.send(signal.SIGKILL)
     assert state.supervisor.wait(PATIENCE)
+
+
+def test_up_takes_over_from_a_supervisor_that_was_killed(house: House) -> None:
+    before = [running(house, name) for name in MODULES]
+    kill_supervisor(house)
+    house.up()
+    assert not [process for process in before if process is not None and process.alive]
+    invoke = ["online-endpoint", "invoke", "-n", "diabetes", "--request-file", "examples/diabetes/request.json"]
+    eventually("scoring works again", lambda: house.endpunkt(*invoke).returncode == 0)
+
+
+def test_down_ends_instances_also_when_the_provisioner_is_gone(house: House) -> None:
+    assert leftovers(house.home)
+    kill_supervisor(house)
+    provisioner = running(house, "provisioner")
+    assert provisioner is not None
+    provisioner.send(signal.SIGKILL)
+    assert provisioner.wait(PATIENCE)
     house.down()
+    assert not leftovers(house.home)
     eventually("nothing is left", lambda: str(house.home).encode() not in b"".join(commands()))
+
+
+def test_up_in_a_shell_that_uses_this_house_starts_its_own_kafka_again(house: House) -> None:
+    house.up()
+    stack = 'python -m endpunkt_infra.stack --home "$ENDPUNKT_HOME"'
+    done = house.shell(f"{stack} down && {stack} up", **house.settings)
+    assert done.returncode == 0, done.stderr
+    assert traffic(house) == {"blue": 90, "green": 10}
+
+
+def test_clean_refuses_what_runs_and_what_is_no_house(house: House, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(StackError, match="not the home"):
+        clean(tmp_path, lambda line: None)
+    with pytest.raises(StackError, match="running"):
+        clean(house.home, lambda line: None)
+    assert (tmp_path / "precious").exists()
 
 
 def test_no_key_and_no_token_is_in_any_log_or_command_line(house: House) -> None:
