@@ -20,10 +20,10 @@ from batch_runner.job import JobRun, Surroundings
 from batch_runner.ledger import JobLedger
 from batch_runner.machine import Machine
 from batch_runner.settings import BatchRunnerSettings
-from batch_runner.usage import Meter
 from batch_runner.worker import Answer
 from contracts.artifacts import artifact_path
 from contracts.envelope import Record
+from contracts.instance_time import InstanceTime
 from contracts.messages import (
     Artifact,
     BatchDefaults,
@@ -144,7 +144,7 @@ class World:
             self,  # type: ignore[arg-type]
             self.endpoint,
             Machine(2),
-            Meter("test", 1),
+            InstanceTime("test", 1),
             self,  # type: ignore[arg-type]
         )
         self.run = JobRun("job", 0, self.ledger, around)

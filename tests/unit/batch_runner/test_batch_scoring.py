@@ -13,8 +13,8 @@ from batch_runner import scoring
 from batch_runner.folder import JobFolder
 from batch_runner.plan import Plan
 from batch_runner.scoring import JobFailedError, Limits, Progress, Scoring, environment
-from batch_runner.usage import Meter
 from batch_runner.worker import Answer, StartError
+from contracts.instance_time import InstanceTime
 from contracts.messages import (
     Artifact,
     BatchDeploymentSpec,
@@ -94,7 +94,15 @@ class Job:
     async def run(self) -> None:
         told = environment(self.plan, Path("/artifacts"), Path("/building"), self.folder.root, {})
         await Scoring(
-            "job", self.plan, self.folder, self.progress, told, Limits(1, 1), Meter("s", 1), self._publish, self._ready
+            "job",
+            self.plan,
+            self.folder,
+            self.progress,
+            told,
+            Limits(1, 1),
+            InstanceTime("s", 1),
+            self._publish,
+            self._ready,
         ).run()
 
     def _publish(self, id: str, message: MiniBatchEnded) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.instance_time import InstanceTime
 from contracts.messages import (
     Artifact,
     AutoscaleSetting,
@@ -26,7 +27,6 @@ from contracts.messages import (
 from provisioner.core.counts import newer, wanted_instances
 from provisioner.core.failures import Exit, Status, never_ready, no_longer_alive, not_started, why_ended
 from provisioner.core.health import Streak, readiness_deadline, readiness_wait
-from provisioner.core.usage import InstanceTime
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

@@ -7,7 +7,6 @@
 | `plan` | whether a job can run, its settings, and its mini-batches (pure) |
 | `judge` | what an attempt's end means for its mini-batch and for the job (pure) |
 | `room` | which jobs may start workers now (pure) |
-| `usage` | how much instance time is owed by whom (pure) |
 | `inputs` | which files an input is |
 | `folder` | how a job lies on disk: plan, segments, output, logs |
 | `worker` | one process that runs the user's script |

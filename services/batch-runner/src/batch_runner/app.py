@@ -19,7 +19,7 @@ from batch_runner.job import JobRun, Surroundings
 from batch_runner.ledger import JobLedger
 from batch_runner.machine import Machine, Outbox
 from batch_runner.settings import BatchRunnerSettings
-from batch_runner.usage import Meter
+from contracts.instance_time import InstanceTime
 from contracts.log import DeadLetters, KafkaSettings, NotHeldError, Processor, Publisher, Reader, Table
 from contracts.messages import EndpointDesired, StartBatchJob
 from contracts.shell.service import until_first
@@ -69,7 +69,7 @@ class BatchRunner:
             on_change=self._changed.set,
         )
         self._machine = Machine(settings.max_workers)
-        self._meter = Meter(settings.source, int(time.time() * 1000))
+        self._meter = InstanceTime(settings.source, int(time.time() * 1000))
         self._outbox = Outbox(self._publisher)
         self._around = Surroundings(settings, self._processor, self._endpoint, self._machine, self._meter, self._outbox)
         self._jobs: dict[str, _Running] = {}

@@ -24,9 +24,9 @@ from batch_runner.plan import Plan, make_plan, told
 from batch_runner.room import Waiting
 from batch_runner.scoring import JobFailedError, Limits, Progress, Scoring, environment
 from batch_runner.settings import BatchRunnerSettings
-from batch_runner.usage import Meter
 from batch_runner.worker import kill_marked
 from contracts.artifacts import artifact_path
+from contracts.instance_time import InstanceTime
 from contracts.log import NotHeldError, Processor
 from contracts.messages import BatchJob, EndpointDesired, FileCounts
 
@@ -44,7 +44,7 @@ class Surroundings:
     processor: Processor[JobLedger]
     endpoint: Callable[[str], Awaitable[EndpointDesired | None]]
     machine: Machine
-    meter: Meter
+    meter: InstanceTime
     outbox: Outbox
 
 

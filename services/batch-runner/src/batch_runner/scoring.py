@@ -12,9 +12,9 @@ from batch_runner.folder import JobFolder
 from batch_runner.judge import Outcome, Segment, Tally, outcome, tally, verdict
 from batch_runner.machine import in_thread
 from batch_runner.plan import Plan
-from batch_runner.usage import Meter
 from batch_runner.worker import MARK, Answer, Launch, StartError, Worker
 from contracts.artifacts import artifact_folder, artifact_path
+from contracts.instance_time import InstanceTime
 from contracts.messages import ComputeInstance, MiniBatchEnded
 
 _PASSED_ON = ("PATH", "LANG")
@@ -83,7 +83,7 @@ class Scoring:
         progress: Progress,
         told: Mapping[str, str],
         limits: Limits,
-        meter: Meter,
+        meter: InstanceTime,
         publish: Callable[[str, MiniBatchEnded], None],
         on_ready: Callable[[], Awaitable[None]],
     ):
@@ -118,7 +118,7 @@ class Scoring:
         for number in range(first, first + spec.resources.instance_count):
             now = datetime.now(UTC)
             instance = _Instance(f"{self._job}-{number}", spec.settings.max_concurrency_per_instance, now)
-            self._meter.start(instance.id, (self._plan.endpoint, self._plan.deployment), spec.instance_type, now)
+            self._meter.begin(instance.id, self._plan.endpoint, self._plan.deployment, spec.instance_type, now)
             self._instances.append(instance)
             self._tell(instance)
         return self._instances
@@ -221,5 +221,5 @@ class Scoring:
 
     def _stopped(self, instance: _Instance) -> None:
         now = datetime.now(UTC)
-        self._meter.stop(instance.id, now)
+        self._meter.end(instance.id, now)
         self._tell(instance, now)

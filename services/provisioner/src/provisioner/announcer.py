@@ -35,6 +35,10 @@ class Announcer:
         """What was last said of `endpoint`, or is about to be."""
         return self._waiting[endpoint] if endpoint in self._waiting else self._published.get(endpoint)
 
+    def speaks_of(self, endpoint: str) -> bool:
+        """Whether the log says something of `endpoint`, or is about to change what it says."""
+        return endpoint in self._published or endpoint in self._waiting
+
     def endpoints(self) -> set[str]:
         """The endpoints of which the log says something."""
         return self._published.keys() | self._waiting.keys()

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from contracts.catalog import Catalog
+from contracts.instance_time import InstanceTime
 from contracts.log import Publisher
 from contracts.messages import ResourceSample, UsageRecorded
 from contracts.shell.files import write_atomically
 from provisioner.compute.records import InstanceRecord
 from provisioner.compute.use import Sessions, Use
-from provisioner.core.usage import InstanceTime
 
 log = logging.getLogger(__name__)
 

@@ -91,9 +91,9 @@ class Reconciler:
         self._woken.set()
 
     def remains(self, endpoint: str) -> bool:
-        """Whether instances or news of `endpoint` are still there."""
+        """Whether instances of `endpoint` are still there, or the log still says something of it."""
         state = self._endpoints.get(endpoint)
-        told = self._announcer is not None and self._announcer.latest(endpoint) is not None
+        told = self._announcer is not None and self._announcer.speaks_of(endpoint)
         return told or (state is not None and bool(state.instances))
 
     def running(self) -> list[Tracked]:

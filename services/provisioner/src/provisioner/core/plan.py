@@ -143,8 +143,8 @@ def remembered(
     instances: Sequence[Instance],
     deaths: Mapping[Place, Deaths],
 ) -> dict[Place, Deaths]:
-    """Of an endpoint's records of deaths those that still matter: those of places that are needed, and, until the new
-    generation is complete, those of the older one."""
+    """Of an endpoint's records of deaths those that still matter: those of places needed or taken, and, until the
+    new generation is complete, those of the older one."""
     kept: dict[Place, Deaths] = {}
     for place, record in deaths.items():
         if desired is None or place.deployment not in wanted:
@@ -153,10 +153,10 @@ def remembered(
         own = {at: each for at, each in deaths.items() if at.deployment == place.deployment}
         count = wanted[place.deployment]
         generation = desired.deployments[place.deployment].generation
+        ready = sum(each.phase is Phase.READY and each.place.generation == generation for each in live)
         if place.generation == generation:
-            matters = place.number < count or any(each.place == place for each in live)
+            matters = (place.number < count and ready < count) or any(each.place == place for each in live)
         else:
-            ready = sum(each.phase is Phase.READY and each.place.generation == generation for each in live)
             matters = ready < count and place.generation == fallback(generation, live, own)
         if matters:
             kept[place] = record

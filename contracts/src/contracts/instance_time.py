@@ -1,6 +1,6 @@
 """Instance time: how long instances have existed, in microseconds, from process start to process end.
 
-PURE, see the package: a ledger of what was counted; the shell says when and writes what it gives. No gap and no
+PURE: a ledger of what was counted; the shell says when, and writes what it gives. No clock and no I/O. No gap and no
 overlap: each instance is counted from where it was counted to, whatever the flushes' rhythm.
 """
 
@@ -36,27 +36,30 @@ class InstanceTime:
         self._source = source
         self._epoch = epoch
         self._spans: dict[str, _Span] = {}
+        self._ended: list[_Span] = []
         self._sequences: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def __bool__(self) -> bool:
         """Whether there is an instance to tell of."""
-        return bool(self._spans)
+        return bool(self._spans or self._ended)
 
     def begin(self, instance: str, endpoint: str, deployment: str, instance_type: str, since: datetime) -> None:
-        """Count an instance from `since` on."""
+        """Count an instance from `since` on. An id may come again once it has ended."""
         self._spans[instance] = _Span(endpoint, deployment, INSTANCE_TIME + instance_type, since)
 
     def end(self, instance: str, until: datetime) -> None:
         """The instance ended."""
-        self._spans[instance].until = until
+        span = self._spans.pop(instance)
+        span.until = until
+        self._ended.append(span)
 
     def flush(self, now: datetime) -> list[UsageRecorded]:
         """What was used and not told, to `now`: a record for each deployment and UTC hour that it touches."""
         grouped: defaultdict[tuple[str, str], list[_Span]] = defaultdict(list)
-        for span in self._spans.values():
+        for span in (*self._spans.values(), *self._ended):
             grouped[span.endpoint, span.deployment].append(span)
         records = [record for of, spans in grouped.items() for record in self._tell(of, spans, now)]
-        self._spans = {instance: span for instance, span in self._spans.items() if span.until is None}
+        self._ended.clear()
         for span in self._spans.values():
             span.since = max(span.since, now)
         return records
