@@ -22,7 +22,7 @@ code_configuration:
 """
 
 
-def resource(form: str, text: str, folder: str = "/work/yaml") -> Resource:
+def resource(form: str, text: str, folder: str = "/home/ana/yaml") -> Resource:
     return read(form, load(text, "a.yml"), folder)
 
 
@@ -37,7 +37,7 @@ def test_an_online_deployment() -> None:
     assert made.address == {"name": "blue", "endpoint_name": "diabetes"}
     assert made.body == {
         "model": {"id": "azureml:linear:1"},
-        "code_configuration": {"code": "file:///work/src", "scoring_script": "score.py"},
+        "code_configuration": {"code": "file:///home/ana/src", "scoring_script": "score.py"},
     }
 
 
@@ -67,16 +67,16 @@ def test_the_autoscale_example_parses_unchanged() -> None:
 @pytest.mark.parametrize(
     ("path", "uri"),
     [
-        ("model", "file:///work/yaml/model"),
-        ("./model/", "file:///work/yaml/model"),
-        ("../a b/c", "file:///work/a%20b/c"),
+        ("model", "file:///home/ana/yaml/model"),
+        ("./model/", "file:///home/ana/yaml/model"),
+        ("../a b/c", "file:///home/ana/a%20b/c"),
         ("../../../../x", "file:///x"),
         ("/data", "file:///data"),
         ("file:///elsewhere/x", "file:///elsewhere/x"),
     ],
 )
 def test_paths_are_relative_to_the_file(path: str, uri: str) -> None:
-    assert file_uri(path, "/work/yaml") == uri
+    assert file_uri(path, "/home/ana/yaml") == uri
 
 
 @pytest.mark.parametrize("path", ["azureml://datastores/d/paths/p", "https://host/model", "azureml:code:1"])
@@ -157,7 +157,7 @@ def test_azures_own_defaults_are_taken(line: str) -> None:
 
 def test_an_inline_model_is_a_path_and_nothing_else() -> None:
     text = DEPLOYMENT.replace("azureml:linear:1", "{path: ../model, type: custom_model}")
-    assert resource("online-deployment", text).body["model"] == {"path": "file:///work/model"}
+    assert resource("online-deployment", text).body["model"] == {"path": "file:///home/ana/model"}
     text = DEPLOYMENT.replace("azureml:linear:1", "{name: m, version: 1, path: ../model}")
     assert [told.split(":")[2].strip() for told in troubles(lambda: resource("online-deployment", text))] == [
         "model.name",
@@ -224,7 +224,7 @@ def test_settings_go_over_the_file() -> None:
         load(DEPLOYMENT, "a.yml"),
         ["instance_count=2", "request_settings.max_queue_wait_ms=0", "properties.endpunkt.idempotent=true", "tags.n=1"],
     )
-    body = read("online-deployment", source, "/work/yaml").body
+    body = read("online-deployment", source, "/home/ana/yaml").body
     assert body["instance_count"] == 2
     assert body["request_settings"] == {"max_queue_wait_ms": 0}
     assert body["properties"] == {"endpunkt.idempotent": "true"}
