@@ -13,10 +13,10 @@ from contracts.log import KafkaSettings, KafkaSettingsError
 from contracts.topics import Topic, topics
 
 
-async def make_topics(settings: KafkaSettings, replication_factor: int = -1) -> list[str]:
+async def make_topics(settings: KafkaSettings) -> list[str]:
     """Create what is missing, add partitions where the table has more, set every topic's settings.
 
-    Returns the names of the topics that were created. A replication factor of -1 leaves it to the cluster's default.
+    Returns the names of the topics that were created. Their replication factor is the cluster's default.
     Raises RuntimeError with each topic that the cluster refused.
     """
     admin = AIOKafkaAdminClient(**settings.client())
@@ -25,7 +25,7 @@ async def make_topics(settings: KafkaSettings, replication_factor: int = -1) -> 
         existing = set(await admin.list_topics())
         missing = [topic for name, topic in topics().items() if name not in existing]
         present = [topic for name, topic in topics().items() if name in existing]
-        refused = await _create(admin, missing, replication_factor) + await _add_partitions(admin, present)
+        refused = await _create(admin, missing) + await _add_partitions(admin, present)
         if refused:
             raise RuntimeError("the cluster refused: " + "; ".join(refused))
         if present:
@@ -37,16 +37,12 @@ async def make_topics(settings: KafkaSettings, replication_factor: int = -1) -> 
         await admin.close()
 
 
-async def _create(admin: Any, missing: list[Topic], replication_factor: int) -> list[str]:
+async def _create(admin: Any, missing: list[Topic]) -> list[str]:
     if not missing:
         return []
-    # aiokafka takes a replication factor of -1 only beside an assignment; an empty one leaves both to the cluster.
-    assignment: dict[int, list[int]] | None = {} if replication_factor == -1 else None
+    # The cluster's default is a replication factor of -1, which aiokafka takes only beside an (empty) assignment.
     response = await admin.create_topics(
-        [
-            NewTopic(topic.name, topic.partitions, replication_factor, assignment, topic_configs=topic.config())
-            for topic in missing
-        ]
+        [NewTopic(topic.name, topic.partitions, -1, {}, topic_configs=topic.config()) for topic in missing]
     )
     return [f"topic {name}: {message or f'error {code}'}" for name, code, message in response.topic_errors if code]
 

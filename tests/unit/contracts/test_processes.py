@@ -71,18 +71,3 @@ def test_to_terminate_what_is_gone_is_done_already(child: subprocess.Popen[str])
     child.kill()
     child.wait()
     assert gone.terminate(patience=0.0)
-
-
-def test_killing_its_group_takes_its_children_along() -> None:
-    script = (
-        "import subprocess, sys, signal; sleeper = [sys.executable, '-c', 'import signal; signal.pause()'];"
-        " print(subprocess.Popen(sleeper).pid, flush=True); signal.pause()"
-    )
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as leader:
-        assert leader.stdout
-        grandchild = ProcessIdentity.of(int(leader.stdout.readline()))
-        assert grandchild
-        identity(leader).kill_group()
-        assert grandchild.wait(30)
-        assert leader.wait() == -signal.SIGKILL

@@ -43,12 +43,6 @@ class ProcessIdentity:
             if handle is not None:
                 signal.pidfd_send_signal(handle, number)
 
-    def kill_group(self) -> None:
-        """SIGKILL the process group that this process leads, itself included; nothing happens when it is gone."""
-        with self._handle() as handle:
-            if handle is not None:
-                os.killpg(self.pid, signal.SIGKILL)
-
     def wait(self, seconds: float | None) -> bool:
         """Block until it is gone, at most `seconds` (None: as long as it takes); whether it is."""
         with self._handle() as handle:

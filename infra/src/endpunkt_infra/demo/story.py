@@ -54,6 +54,6 @@ class Bar:
         self._progress = progress
         self._task = progress.add_task(title, total=total)
 
-    def at(self, completed: float, title: str | None = None) -> None:
+    def at(self, completed: float) -> None:
         """How far it is."""
-        self._progress.update(self._task, completed=completed, description=title)
+        self._progress.update(self._task, completed=completed)
