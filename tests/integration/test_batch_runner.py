@@ -246,7 +246,8 @@ async def test_a_job_scores_every_file_once_on_compute_that_is_gone_afterwards(
     output = ground.home / "jobs" / "happy" / "output"
     assert (ended.output, ended.output_file) == (output.as_uri(), (output / "predictions.csv").as_uri())
     assert (output / "extra.txt").read_text() == "by the script"
-    assert "Completed" in (ground.home / "jobs/happy/logs/job_progress_overview.txt").read_text()
+    overview = ground.home / "jobs/happy/logs/job_progress_overview.txt"  # follows the log
+    await ground.until_on_disk(lambda: "Completed" in overview.read_text())
     await ground.until(lambda: len(ground.attempts_of("happy")) == 4)
     assert ground.attempts_of("happy") == [(index, 1, "Succeeded") for index in range(4)]
 
