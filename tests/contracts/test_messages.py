@@ -31,7 +31,17 @@ def test_an_example_parses_and_survives_the_bus_unchanged(example: Path) -> None
     key, value, headers = encode(message, Envelope(id="id-1", source="test"))
     record = Record(topic_of(kind), 0, 0, key.decode(), value, text_headers(headers))
     assert decode(record, strict=True) == message
-    assert json.loads(value) == json.loads(example.read_bytes())
+    assert within(json.loads(example.read_bytes()), json.loads(value)) == []
+
+
+def within(example: object, told: object, path: str = "") -> list[str]:
+    """Where `told` lacks or changes something of `example`: a field that came later may be beside it."""
+    if isinstance(example, dict) and isinstance(told, dict):
+        return [at for name in example for at in within(example[name], told.get(name), f"{path}.{name}")]
+    if isinstance(example, list) and isinstance(told, list) and len(example) == len(told):
+        pairs = zip(example, told, strict=True)
+        return [at for index, pair in enumerate(pairs) for at in within(*pair, f"{path}.{index}")]
+    return [] if example == told else [path]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ from contracts.messages.specs import (
     BatchDefaults,
     DeploymentSpec,
     EndpointSpec,
+    ModelType,
     OnlineDeploymentSpec,
     Traffic,
 )
@@ -78,6 +79,16 @@ class SetAutoscale(EndpointCommand):
     autoscale: AutoscaleSetting | None
 
 
+class GetLogs(EndpointCommand):
+    """Ask for the last `lines` of each instance's output (inference-server), or of the preparation of its environment
+    and files (storage-initializer). Changes nothing; the answer is a LogsRead."""
+
+    deployment: Name
+    container: Literal["inference-server", "storage-initializer"] = "inference-server"
+    lines: int = Field(default=5000, ge=1, le=100_000)
+    instance: str | None = None
+
+
 # Replies
 
 
@@ -106,6 +117,14 @@ class CommandRejected(Reply):
     problems: tuple[Problem, ...] = Field(min_length=1)
 
 
+class LogsRead(Reply):
+    """The logs that GetLogs asked for. What user code prints may be secret: the text is sealed, as keys are, for the
+    purpose `<command id>/logs`, and at most 512 KiB of it, the newest."""
+
+    subject: str
+    sealed: str
+
+
 # Desired state
 
 
@@ -130,14 +149,23 @@ class EndpointKeys(Part):
     secondary: EndpointKey
 
 
+class EnvironmentDesired(Part):
+    """The environment file `file` of an artifact (a conda YAML or a requirements.txt; "" when the artifact is it)."""
+
+    artifact: Artifact
+    file: str = ""
+
+
 class DeploymentDesired(Part):
     """A deployment as it is meant to be. `generation` is the endpoint's at the last change of what its instances are
-    made of (model, code, script, variables, instance type, request limits): a new count or text leaves it."""
+    made of (model, code, environment, script, variables, instance type, request limits); a new count leaves it."""
 
     generation: int
     spec: DeploymentSpec
     model: Artifact | None = None
-    code: Artifact
+    model_type: ModelType = "custom_model"
+    code: Artifact | None = None
+    environment: EnvironmentDesired | None = None
     autoscale: AutoscaleSetting | None = None
 
 
@@ -226,3 +254,39 @@ class EndpointObserved(Message):
 
     def key(self) -> str:
         return self.endpoint
+
+
+# Events
+
+EventReason = Literal[
+    "Pulling",
+    "Pulled",
+    "Building",
+    "Built",
+    "ImageBuildFailure",
+    "Created",
+    "Started",
+    "Ready",
+    "LivenessProbeFailed",
+    "ReadinessProbeFailed",
+    "BackOff",
+    "Killing",
+    "Failed",
+]
+
+
+class DeploymentEvent(Message):
+    """Something that happened to a deployment's instances, for people: Azure's event log. `instance` is None for what
+    is done once for all of them (artifacts are Pulled, an environment is Built)."""
+
+    TOPIC: ClassVar[str] = "endpoints.events"
+
+    endpoint: Name
+    deployment: Name
+    instance: str | None = None
+    at: Timestamp
+    reason: EventReason
+    message: str = Field(max_length=4000)
+
+    def key(self) -> str:
+        return f"{self.endpoint}/{self.deployment}"

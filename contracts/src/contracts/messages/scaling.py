@@ -42,6 +42,7 @@ class ResourceSample(_Signal):
     instance: str
     cpu_percent: float = Field(ge=0)
     memory_percent: float = Field(ge=0)
+    disk_percent: float | None = Field(default=None, ge=0, description="of the disk that holds its working folder")
 
 
 class ScaleDecision(Message):

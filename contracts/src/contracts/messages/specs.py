@@ -7,7 +7,7 @@ with the field's name instead of being half obeyed.
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from contracts.messages.base import Name, Part, Tags
@@ -15,8 +15,34 @@ from contracts.messages.base import Name, Part, Tags
 IDEMPOTENT = "endpunkt.idempotent"
 """A deployment's property: "true" says that a scoring request may be sent to a model a second time."""
 
+WARMUP_REQUEST = "endpunkt.warmup_request"
+"""A deployment's property: a file in its code (or MLflow model) folder. An instance is ready only once it has answered
+a scoring request with this body."""
+
+PROTOCOL = "endpunkt.protocol"
+"""A deployment's property: "v2" has it answer the Open Inference Protocol beside /score."""
+
 Percent = Annotated[int, Field(ge=0, le=100)]
 Traffic = dict[Name, Percent]
+
+
+class UserAssignedIdentity(Part):
+    """An identity that exists beside the endpoints which use it."""
+
+    resource_id: str = Field(min_length=1, max_length=512)
+
+
+class ManagedIdentity(Part):
+    """Who an endpoint's instances are: themselves (the endpoint has an identity of its own), or those named."""
+
+    type: Literal["system_assigned", "user_assigned"] = "system_assigned"
+    user_assigned_identities: tuple[UserAssignedIdentity, ...] = Field(default=(), max_length=20)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ManagedIdentity":
+        if (self.type == "user_assigned") != bool(self.user_assigned_identities):
+            raise ValueError("user_assigned names one identity or more, system_assigned none")
+        return self
 
 
 class OnlineEndpointSpec(Part):
@@ -27,6 +53,7 @@ class OnlineEndpointSpec(Part):
     tags: Tags = {}
     properties: Tags = {}
     auth_mode: Literal["key"] = "key"
+    identity: ManagedIdentity = ManagedIdentity()
     public_network_access: Literal["enabled"] = "enabled"
 
 
@@ -50,11 +77,25 @@ class BatchEndpointSpec(Part):
 EndpointSpec = Annotated[OnlineEndpointSpec | BatchEndpointSpec, Field(discriminator="kind")]
 
 
-class AssetReference(Part):
-    """A model: inline by `path` (a folder or file where the provisioner runs) or registered, by `id`."""
+ModelType = Literal["custom_model", "mlflow_model"]
 
-    path: str | None = Field(default=None, examples=["file:///models/diabetes"])
-    id: str | None = Field(default=None, pattern=r"^azureml:[^:@]+(:[^:@]+|@latest)$", examples=["azureml:diabetes:1"])
+AssetId = Annotated[str, Field(pattern=r"^azureml:[^:@/]+(:[^:@/]+|@latest)$", examples=["azureml:diabetes:1"])]
+
+SourcePath = Annotated[
+    str,
+    Field(
+        examples=["file:///models/diabetes", "artifact:9f86d081…/diabetes"],
+        description="a path or file: URI where the provisioner runs, or what was uploaded before (artifact:)",
+    ),
+]
+
+
+class AssetReference(Part):
+    """A model: inline by `path`, of the `type` that it says, or registered, by `id`."""
+
+    path: SourcePath | None = None
+    type: ModelType = "custom_model"
+    id: AssetId | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "AssetReference":
@@ -64,10 +105,61 @@ class AssetReference(Part):
 
 
 class CodeConfiguration(Part):
-    """The folder `code` that holds the script `scoring_script`."""
+    """The folder `code` (a path, or registered: azureml:name:version) that holds the script `scoring_script`."""
 
-    code: str
+    code: SourcePath
     scoring_script: str
+
+
+class EnvironmentReference(Part):
+    """The packages that a script runs with: inline, by `conda_file` (a conda YAML file or a requirements.txt), or
+    registered, by `id`. `image` is for computes that run containers; instances that are processes need none."""
+
+    conda_file: SourcePath | None = None
+    image: str | None = None
+    id: AssetId | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "EnvironmentReference":
+        if (self.conda_file is None) == (self.id is None):
+            raise ValueError("name either a conda_file or a registered environment (azureml:name:version)")
+        return self
+
+
+class CollectedData(Part):
+    """Where a collection's data is registered. The name and version are kept, the path says where it lies."""
+
+    name: str | None = None
+    version: str | None = None
+    path: str | None = None
+
+
+class Collection(Part):
+    """One named stream of collected data."""
+
+    enabled: bool = True
+    data: CollectedData | None = None
+
+
+class RequestLogging(Part):
+    """Which request headers are kept with collected requests."""
+
+    capture_headers: tuple[str, ...] = ()
+
+
+class DataCollector(Part):
+    """What is collected of requests and answers, and of what scripts hand to a `Collector`. `request` and `response`
+    are the two collections that are collected without a script's doing."""
+
+    sampling_rate: float = Field(default=1.0, ge=0, le=1)
+    rolling_rate: Literal["year", "month", "day", "hour", "minute"] = "hour"
+    collections: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Collection] = {}
+    request_logging: RequestLogging = RequestLogging()
+
+    @field_validator("rolling_rate", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
 
 class RequestSettings(Part):
@@ -89,20 +181,23 @@ class Probe(Part):
 
 
 class OnlineDeploymentSpec(Part):
-    """A managed online deployment."""
+    """A managed online deployment. Without an `environment` a script runs in the one of the services
+    (`--local-environment`), and an MLflow model in the one that it brings along."""
 
     kind: Literal["online"] = "online"
     description: str = ""
     tags: Tags = {}
     properties: Tags = {}
     model: AssetReference | None = None
-    code_configuration: CodeConfiguration
+    code_configuration: CodeConfiguration | None = None
+    environment: EnvironmentReference | None = None
     environment_variables: Tags = {}
     instance_type: str = "Standard_DS1_v2"
     instance_count: int = Field(default=1, ge=0, le=50)
     request_settings: RequestSettings = RequestSettings()
     liveness_probe: Probe = Probe()
     readiness_probe: Probe = Probe()
+    data_collector: DataCollector | None = None
 
     @property
     def idempotent(self) -> bool:
@@ -145,6 +240,7 @@ class BatchDeploymentSpec(Part):
     properties: Tags = {}
     model: AssetReference | None = None
     code_configuration: CodeConfiguration
+    environment: EnvironmentReference | None = None
     instance_type: str = "Standard_DS1_v2"
     resources: BatchResources = BatchResources()
     settings: BatchSettings = BatchSettings()

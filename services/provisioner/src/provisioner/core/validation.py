@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from contracts.messages import (
+    IDEMPOTENT,
     Artifact,
     AssetRegistered,
     AutoscaleSetting,
@@ -28,7 +29,6 @@ from contracts.messages import (
     Traffic,
     UpdateEndpoint,
 )
-from contracts.messages.specs import IDEMPOTENT
 from provisioner.core.world import Command, Source, World, sources_of, stays_inside
 
 METRICS = (
