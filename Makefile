@@ -117,3 +117,7 @@ schemas: $(SYNCED) ## write contracts/schemas and contracts/asyncapi.yaml from t
 .PHONY: bench-up
 bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
 	@$(BIN)/python bench/up.py
+
+.PHONY: bench-deploy
+bench-deploy: $(SYNCED) ## measure from a command to the first answer, with a warm environment
+	@$(BIN)/python bench/deploy.py
