@@ -121,3 +121,7 @@ bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
 .PHONY: bench-deploy
 bench-deploy: $(SYNCED) ## measure from a command to the first answer, with a warm environment
 	@$(BIN)/python bench/deploy.py
+
+.PHONY: bench-runtime
+bench-runtime: $(SYNCED) ## measure the inference server beside Azure's and KServe's
+	@$(BIN)/python bench/runtime.py

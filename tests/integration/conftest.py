@@ -1,6 +1,7 @@
 """A real Kafka broker for each test file, with Endpunkt's topics, and services as real processes."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from contracts.log import KafkaSettings
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import ServiceProcess
 from endpunkt_infra.topics import make_topics
+
+sys.path.append(str(Path(__file__).parents[2]))  # helpers are imported as tests.integration.<module>
 
 StartService = Callable[..., ServiceProcess]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from contracts.artifacts import artifact_folder
+from contracts.artifacts.store import ArtifactStore
 from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Table, Tail
 from contracts.messages import (
     Artifact,
@@ -29,6 +29,7 @@ from contracts.messages import (
     DeadLetter,
     DeploymentDesired,
     EndpointDesired,
+    EnvironmentDesired,
     MiniBatchEnded,
     OnlineEndpointSpec,
     RetrySettings,
@@ -39,8 +40,7 @@ from endpunkt_infra.services import ServiceProcess
 
 PATIENCE = 60
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
-CODE = Artifact(digest="c" * 64, name="src")
-MODEL = Artifact(digest="a" * 64, name="model.txt")
+GONE = Artifact(digest="c" * 64, name="src")
 
 # What a file's name says is what the script does with it: the first time only where it says "once".
 SCRIPT = """
@@ -109,12 +109,18 @@ class Ground:
     async def start(self) -> None:
         self.input.mkdir(parents=True)
         self.control.mkdir()
-        for artifact, name, content in ((CODE, "src/score.py", SCRIPT), (MODEL, "model.txt", "10")):
-            file = artifact_folder(self.home / "artifacts", artifact) / name
-            file.parent.mkdir(parents=True)
-            file.write_text(content)
+        self.code = await self.stored("src/score.py", SCRIPT, folder=True)
+        self.model = await self.stored("model.txt", "10")
         await self.publisher.start()
         await self.reader.start()
+
+    async def stored(self, name: str, content: str, folder: bool = False) -> Artifact:
+        """An artifact of one file (in a folder), in the store, as the provisioner would put it there."""
+        file = self.home / "given" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        store = ArtifactStore(str(self.home / "store"), self.home / "artifacts", 1 << 30)
+        return await asyncio.to_thread(store.add, file.parent if folder else file)
 
     async def stop(self) -> None:
         await self.reader.stop()
@@ -139,7 +145,14 @@ class Ground:
             while not condition():  # noqa: ASYNC110 - what others write to disk is no event here
                 await asyncio.sleep(0.02)
 
-    async def deploy(self, environment: dict[str, str] | None = None, instances: int = 1, **settings: Any) -> None:
+    async def deploy(
+        self,
+        environment: dict[str, str] | None = None,
+        instances: int = 1,
+        packages: Artifact | None = None,
+        code: Artifact | None = None,
+        **settings: Any,
+    ) -> None:
         """The endpoint with its default deployment `linear`, as the provisioner would desire it."""
         given = {"mini_batch_size": 2, "retry_settings": RetrySettings(max_retries=1, timeout=30), **settings}
         spec = BatchDeploymentSpec(
@@ -156,7 +169,15 @@ class Ground:
                 created_at=NOON,
                 updated_at=NOON,
                 spec=BatchEndpointSpec(defaults=BatchDefaults(deployment_name="linear")),
-                deployments={"linear": DeploymentDesired(generation=1, spec=spec, code=CODE, model=MODEL)},
+                deployments={
+                    "linear": DeploymentDesired(
+                        generation=1,
+                        spec=spec,
+                        code=code or self.code,
+                        model=self.model,
+                        environment=packages and EnvironmentDesired(artifact=packages),
+                    )
+                },
             )
         )
 
@@ -505,3 +526,68 @@ async def test_a_repeated_id_changes_nothing_and_a_bad_record_is_parked(ground: 
     assert any("belongs on partition" in reason for reason in reasons)
     assert ground.jobs.entries["once"] == ended
     assert ground.output("once") == rows
+
+
+PACKAGED = """
+import six, sys
+
+def init():
+    pass
+
+def run(mini_batch):
+    return [f"{six.__version__} {sys.prefix}" for path in mini_batch]
+"""
+
+
+async def test_a_job_runs_in_the_environment_of_its_deployment(ground: Ground, runner: ServiceProcess) -> None:
+    ground.write("a")
+    packages = await ground.stored("conda.yml", "dependencies: [six=1.16]")
+    await ground.deploy(packages=packages, code=await ground.stored("packaged/score.py", PACKAGED, folder=True))
+    ended = await ground.run("packaged")
+    assert (ended.status, ended.message) == ("Completed", "")
+    (row,) = ground.output("packaged")
+    assert row.startswith(f"1.16.0 {ground.home / 'environments'}/")
+    told = (ground.home / "jobs/packaged/logs/preparation.txt").read_text()
+    assert "resolving 1 requirement for Python" in told
+
+
+async def test_a_job_whose_environment_cannot_be_built_fails_with_the_reason(
+    ground: Ground, runner: ServiceProcess
+) -> None:
+    ground.write("a")
+    await ground.deploy(packages=await ground.stored("requirements.txt", "six==99"))
+    ended = await ground.run("unsolvable")
+    assert ended.status == "Failed"
+    assert ended.message.startswith("ImageBuildFailure: requirements.txt: Because there is no version of six==99")
+    assert "error: No solution found" in ended.message  # the log's tail
+    assert ground.calls() == []
+
+
+async def test_a_job_whose_files_are_not_in_the_store_fails_with_the_reason(
+    ground: Ground, runner: ServiceProcess
+) -> None:
+    ground.write("a")
+    await ground.deploy(code=GONE)
+    ended = await ground.run("gone")
+    assert ended.status == "Failed"
+    assert ended.message.startswith("ResourceNotReady: 'src': ")
+
+
+async def test_a_job_is_canceled_while_its_environment_is_built(
+    ground: Ground, start_service: Callable[..., ServiceProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+    index = await asyncio.start_server(lambda reader, writer: reached.set(), "127.0.0.1", 0)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{index.sockets[0].getsockname()[1]}/simple")
+    monkeypatch.setenv("UV_CACHE_DIR", str(ground.home / "uv-cache"))
+    await asyncio.to_thread(start_service, "batch-runner")
+    ground.write("a")
+    await ground.deploy(packages=await ground.stored("requirements.txt", "six==1.16.0"))
+    await ground.begin("canceled")
+    await asyncio.wait_for(reached.wait(), PATIENCE)
+    assert ground.status("canceled") == "Provisioning"
+    await ground.publisher.publish(CancelBatchJob(job="canceled"))
+    ended = await ground.end_of("canceled")
+    assert (ended.status, ended.message) == ("Canceled", "canceled on request")
+    assert list((ground.home / "environments" / "building").iterdir()) == []
+    index.close()

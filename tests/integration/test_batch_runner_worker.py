@@ -30,6 +30,7 @@ def launch(folder: Path, script: str, seconds: float = 30) -> Launch:
     folder.mkdir(exist_ok=True)
     (folder / "score.py").write_text(dedent(script))
     return Launch(
+        command=[sys.executable, "-P", "-m", "inference_server.batch"],
         environment={
             "PATH": os.environ["PATH"],
             "AML_APP_ROOT": str(folder),
@@ -151,7 +152,8 @@ async def test_a_worker_whose_parent_is_gone_ends_by_itself(tmp_path: Path) -> N
             folder = Path({str(tmp_path)!r})
             environment = dict(PATH=os.environ["PATH"], AML_APP_ROOT=str(folder), AZUREML_ENTRY_SCRIPT="score.py")
             environment[{MARK!r}] = str(folder)
-            await Worker.start(Launch(environment, folder, folder / "stdout", folder / "stderr", 30))
+            command = [sys.executable, "-P", "-m", "inference_server.batch"]
+            await Worker.start(Launch(command, environment, folder, folder / "stdout", folder / "stderr", 30))
             os._exit(0)
         asyncio.run(main())
     """

@@ -3,11 +3,8 @@ batch-runner."""
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.integration.command import PATIENCE, Command
 
 from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Tail
 from contracts.messages import (
@@ -31,7 +29,6 @@ from endpunkt_infra.services import ServiceProcess
 
 StartService = Callable[..., ServiceProcess]
 
-PATIENCE = 60
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SCORE = "def init():\n    {init}\n\ndef run(data):\n    return data\n"
 DEPLOYMENT = """\
@@ -43,6 +40,11 @@ code_configuration:
   code: src
   scoring_script: score.py
 """
+NAMED = """\
+model: {name: squared, version: 3, path: linear}
+app_insights_enabled: true
+environment: azureml://registries/azureml/environments/sklearn/labels/latest
+"""
 AUTOSCALE = """\
 profiles:
   - name: default
@@ -52,55 +54,6 @@ profiles:
           {metricName: RequestsPerMinute, timeGrain: PT1M, timeWindow: PT5M, operator: GreaterThan, threshold: 9}
         scaleAction: {direction: Increase, value: 1, cooldown: PT5M}
 """
-
-
-@dataclass
-class Result:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def json(self) -> Any:
-        """What it printed; it must have succeeded."""
-        assert self.code == 0, self.errors
-        return json.loads(self.output)
-
-
-@dataclass
-class Command:
-    """`endpunkt` in a folder, with an environment that names one installation."""
-
-    folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("ENDPUNKT_") and name not in ("PYTHONDONTWRITEBYTECODE", "FORCE_COLOR")
-        }
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "endpunkt_cli", *arguments,
-            cwd=self.folder, env={**environment, "COLUMNS": "200", **self.environment},
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-
-    async def __call__(self, *arguments: str) -> Result:
-        process = await self.start(*arguments)
-        async with asyncio.timeout(PATIENCE):
-            output, errors = await process.communicate()
-        assert process.returncode is not None
-        return Result(process.returncode, output.decode(), errors.decode())
-
-    def write(self, name: str, text: str) -> str:
-        """A file in the command's folder."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return name
 
 
 @pytest.fixture
@@ -180,6 +133,22 @@ async def test_the_life_of_an_online_endpoint(endpunkt: Command, start_service: 
         100,
         {"team": "health"},
     )
+
+    endpunkt.write("teal.yml", DEPLOYMENT.replace("model: azureml:linear:1", NAMED))
+    teal = await endpunkt("online-deployment", "create", "-f", "teal.yml", "-n", "teal", "--local-environment")
+    assert teal.json["model"]["id"] == "azureml:squared:3", teal.errors
+    assert "teal.yml:5: app_insights_enabled: has no effect: " in teal.errors
+    assert " Started " in teal.errors
+    assert (await endpunkt("model", "show", "-n", "squared")).json["version"] == "3"
+    endpunkt.write("linear/weights", "2")
+    changed = await endpunkt("online-deployment", "update", "-f", "teal.yml", "-n", "teal", "--local-environment")
+    assert (changed.code, changed.errors.count("teal.yml:4: model.version: version 3 of 'squared'")) == (1, 1)
+    logs = ("online-deployment", "get-logs", "-e", "echo", "-n")
+    assert "Users's init has completed" in (await endpunkt(*logs, "teal")).output
+    assert (await endpunkt(*logs, "teal", "--lines", "1")).output.count("\n") <= 2
+    assert (await endpunkt(*logs, "teal", "--container", "storage-initializer")).code == 0
+    assert (await endpunkt(*logs, "none")).code == 1
+    assert (await endpunkt("online-deployment", "delete", "-e", "echo", "-n", "teal", "-y")).code == 0
 
     table = (await endpunkt("online-deployment", "list", "-e", "echo", "-o", "table")).output
     assert [line.split()[:3] for line in table.splitlines()[2:4]] == [
@@ -362,7 +331,7 @@ async def test_costs(endpunkt: Command, publisher: Publisher) -> None:
 
 
 async def test_a_file_is_judged_before_anything_is_asked(alone: Command) -> None:
-    text = DEPLOYMENT.replace("score.py", "[score.py]") + "environment: azureml:e:1\ninstance_cuont: 2\n"
+    text = DEPLOYMENT.replace("score.py", "[score.py]") + "environment: azureml://registries/r\ninstance_cuont: 2\n"
     refused = await alone("online-deployment", "create", "-f", alone.write("bad.yml", text))
     assert refused.code == 1
     assert [line.split(": ")[:2] for line in refused.errors.splitlines()[1:]] == [

@@ -28,15 +28,20 @@ from contracts.messages import (
     DeadLetter,
     DeleteDeployment,
     DeleteEndpoint,
+    DeploymentEvent,
     DeploymentObserved,
     EndpointDesired,
     EndpointObserved,
+    EnvironmentReference,
+    GetLogs,
     Instance,
+    LogsRead,
     Message,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
     PutDeployment,
     RegisterModel,
+    Reply,
     ResourceSample,
     ScaleDecision,
     ScaleProfile,
@@ -67,7 +72,7 @@ class Others:
         self._moved = asyncio.Condition()
 
     def sinks(self) -> list[Table[Any] | Tail]:
-        topics = ("endpoints.replies", "deadletter.provisioner", "usage.events", "scaling.signals")
+        topics = ("endpoints.replies", "endpoints.events", "deadletter.provisioner", "usage.events", "scaling.signals")
         return [self.desired, self.observed, self.assets, *(Tail(topic, self._see) for topic in topics)]
 
     def _see(self, record: Record, message: Message) -> None:
@@ -102,6 +107,14 @@ class Others:
         answer = await self.send(command)
         assert isinstance(answer, CommandAccepted), answer
         return answer
+
+    async def logs(self, home: Path, question: GetLogs) -> str:
+        """The text that answers it."""
+        id = os.urandom(8).hex()
+        await self._publisher.publish(question, id=id)
+        reply = (await self.until(lambda: [each for each in self.of(Reply) if each.command_id == id]))[0]
+        assert isinstance(reply, LogsRead), reply
+        return Sealer(home).open(reply.sealed, f"{id}/logs")
 
     async def publish(self, message: Message) -> None:
         await self._publisher.publish(message)
@@ -192,7 +205,7 @@ async def test_an_endpoint_from_creation_to_deletion(kafka: KafkaSettings, start
         # It runs with the model that it names, and with nothing of the provisioner's environment.
         assert answer["w"] == "42"
         assert answer["env"]["MINE"] == "yes"
-        assert answer["cwd"] == answer["env"]["HOME"] == str(tmp_path / "instances" / blue.instances[0].id)
+        assert answer["cwd"] == answer["env"]["HOME"] == str(tmp_path / "instances" / blue.instances[0].id / "work")
         assert not [name for name in answer["env"] if name.startswith("KAFKA") or name in ("ENDPUNKT_HOME", "PWD")]
 
         # Keys are in the log as digests and sealed.
@@ -210,10 +223,11 @@ async def test_an_endpoint_from_creation_to_deletion(kafka: KafkaSettings, start
         await them.accepted(DeleteEndpoint(endpoint="life"))
         await them.until(lambda: "life" not in them.observed.entries)
         assert gone(answer["pid"])
-        assert not (tmp_path / "instances" / blue.instances[0].id).exists()
+        await them.until(lambda: not (tmp_path / "instances" / blue.instances[0].id).exists())
 
         # Instance time was told in intervals that follow each other, to the microsecond.
         assert await asyncio.to_thread(service.stop) == 0
+        assert not (tmp_path / "instances" / blue.instances[0].id).exists()
         marker = UsageRecorded(
             source="test",
             epoch=1,
@@ -272,7 +286,7 @@ async def test_a_script_that_raises_fails_its_deployment_and_no_other(
         assert failed.error.log_tail[-1] == "ValueError: no such weights"
         assert "about to fail" in failed.error.log_tail
         assert them.deployment("mixed", "good") == before
-        assert (tmp_path / "logs" / "deployments" / "mixed.bad.log").read_text().count("about to fail") >= 1
+        assert "about to fail" in await them.logs(tmp_path, GetLogs(endpoint="mixed", deployment="bad"))
 
         # The same bad script as a new version of the good deployment replaces nothing; a good one replaces it.
         await them.accepted(PutDeployment(endpoint="mixed", deployment="good", spec=bad))
@@ -284,6 +298,58 @@ async def test_a_script_that_raises_fails_its_deployment_and_no_other(
         after = await them.state("mixed", "good", "Succeeded", ready=1)
         assert after.generation > before.generation
         assert (await score(after.instances[0]))["version"] == "2"
+
+
+async def test_an_environment_is_built_before_the_first_instance_and_a_bad_one_replaces_nothing(
+    kafka: KafkaSettings, start_service: Any, tmp_path: Path
+) -> None:
+    service: ServiceProcess = start_service("provisioner", **QUICK)
+    where = (
+        "import os, sys\ndef init(): print('hello from', sys.prefix)\ndef run(data): return {'prefix': sys.prefix}\n"
+    )
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / "bad.txt").write_text("endpunkt-has-no-such-package==7\n")
+
+    def spec(file: str, **settings: Any) -> OnlineDeploymentSpec:
+        environment = EnvironmentReference(conda_file=str(tmp_path / file))
+        return online(code(tmp_path / "src", where), environment=environment, **settings)
+
+    def reasons() -> list[str]:
+        return [each.reason for each in them.of(DeploymentEvent) if each.key() == "env/blue"]
+
+    async with others(kafka) as them:
+        await them.accepted(CreateEndpoint(endpoint="env", spec=OnlineEndpointSpec()))
+        await them.accepted(PutDeployment(endpoint="env", deployment="blue", spec=spec("requirements.txt")))
+        creating = them.deployment("env", "blue")
+        assert creating is None or (creating.state, creating.error) == ("Creating", None)
+        blue = await them.state("env", "blue", "Succeeded", ready=1)
+        prefix = (await score(blue.instances[0]))["prefix"]
+        assert prefix.startswith(str(tmp_path / "environments"))
+        await them.until(lambda: "Ready" in reasons())
+        assert set(reasons()) == {"Pulling", "Pulled", "Building", "Built", "Created", "Started", "Ready"}
+
+        # What it prints, and what was done for it.
+        question = GetLogs(endpoint="env", deployment="blue")
+        assert f"hello from {prefix}" in await them.logs(tmp_path, question)
+        said = await them.logs(tmp_path, question.model_copy(update={"container": "storage-initializer"}))
+        assert "the environment of 'requirements.txt' is built" in said
+
+        # A version whose environment cannot be built leaves the good one where it is.
+        await them.accepted(PutDeployment(endpoint="env", deployment="blue", spec=spec("bad.txt")))
+        failed = await them.state("env", "blue", "Failed", ready=1)
+        assert failed.error is not None
+        assert failed.error.code == "ImageBuildFailure"
+        assert "endpunkt-has-no-such-package" in failed.error.message
+        assert failed.in_state("Ready") == blue.instances
+        await them.until(lambda: "ImageBuildFailure" in reasons())
+
+        # Troubles that can be seen beforehand are refused beforehand.
+        (tmp_path / "bad.txt").write_text("numpy\n-r other.txt\n")
+        refused = await them.send(PutDeployment(endpoint="env", deployment="blue", spec=spec("bad.txt")))
+        assert isinstance(refused, CommandRejected)
+        assert [each.field for each in refused.problems] == ["spec.environment.conda_file"]
+        assert refused.problems[0].message.startswith("line 2: ")
+        assert await asyncio.to_thread(service.stop) == 0
 
 
 async def test_an_update_never_leaves_the_router_without_a_ready_instance(

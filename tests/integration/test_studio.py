@@ -28,13 +28,16 @@ from contracts.messages import (
     DeadLetter,
     DeleteEndpoint,
     DeploymentDesired,
+    DeploymentEvent,
     DeploymentObserved,
     EndpointDesired,
     EndpointKey,
     EndpointKeys,
     EndpointObserved,
     FileCounts,
+    GetLogs,
     Instance,
+    LogsRead,
     Message,
     MiniBatchEnded,
     Problem,
@@ -536,3 +539,51 @@ async def test_the_state_is_all_on_the_bus(start_service: StartService, publishe
         _, first = await until(lambda: api("GET", path), lambda answer: answer[0] == 200)
     async with running(start_service, tmp_path) as again:
         assert (await again("GET", path))[1] == first
+
+
+async def test_logs_are_opened_for_whoever_may_read_them(
+    api: Api, kafka: KafkaSettings, publisher: Publisher, tmp_path: Path
+) -> None:
+    asked: list[GetLogs] = []
+
+    async def read(id: str, command: Any) -> None:
+        asked.append(command)
+        if command.deployment == "gone":
+            problem = Problem(code="ResourceNotFound", field="deployment", message="there is no deployment 'gone'")
+            await publisher.publish(CommandRejected(command_id=id, subject="logged", problems=(problem,)))
+        elif command.deployment == "twice":
+            await publisher.publish(CommandAccepted(command_id=id, subject="logged", generation=1))
+        else:
+            sealed = Sealer(tmp_path).seal("i1: started\ni1: a patient's name\n", f"{id}/logs")
+            await publisher.publish(LogsRead(command_id=id, subject="logged", sealed=sealed))
+
+    path = "/v1/onlineEndpoints/logged/deployments/{}/getLogs"
+    async with answering(kafka, publisher, read, "endpoints.commands"):
+        status, document = await api("POST", path.format("blue"), {"tail": 2, "containerType": "InferenceServer"})
+        assert (status, document) == (200, {"content": "i1: started\ni1: a patient's name\n"})
+        assert (asked[0].lines, asked[0].container) == (2, "inference-server")
+        status, document = await api("POST", path.format("gone"), {})
+        assert (status, document["error"]["code"]) == (404, "ResourceNotFound")
+        assert (await api("POST", path.format("twice"), {}))[0] == 409
+        assert (await api("POST", path.format("blue"), {"tail": 0}))[0] == 400
+
+
+async def test_the_last_events_of_a_deployment(api: Api, publisher: Publisher) -> None:
+    made = DeploymentDesired.model_validate({"generation": 1, "spec": {"kind": "online"}})
+    await publisher.publish(desired("eventful", deployments={"blue": made}))
+    for second in range(60):
+        event = DeploymentEvent(
+            endpoint="eventful", deployment="blue", instance=f"i{second}", at=NOON + timedelta(seconds=second),
+            reason="Started", message="its process runs",
+        )  # fmt: skip
+        await publisher.publish(event)
+    path = "/v1/onlineEndpoints/eventful/deployments/{}/events"
+    _, document = await until(
+        lambda: api("GET", path.format("blue")),
+        lambda answer: answer[0] == 200 and answer[1]["value"] and answer[1]["value"][-1]["instance"] == "i59",
+    )
+    assert len(document["value"]) == 50
+    assert document["value"][0] == {
+        "instance": "i10", "at": "2026-11-01T12:00:10Z", "reason": "Started", "message": "its process runs",
+    }  # fmt: skip
+    assert (await api("GET", path.format("red")))[0] == 404

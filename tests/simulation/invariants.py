@@ -26,7 +26,7 @@ from contracts.messages import (
 )
 
 from .accounts import Accounts
-from .machine import BROKEN, Folder, Machine, Process
+from .machine import BROKEN, UNBUILDABLE, Folder, Machine, Process
 
 _ENDED = ("Completed", "Failed", "Canceled")
 
@@ -173,7 +173,9 @@ class Invariants:
             for of, (deployment, spec) in desired.online().items():
                 seen, wanted = observed.deployments[of], self._wanted(desired, of, deployment, spec)
                 ready = [instance.generation for instance in seen.in_state("Ready")]
-                if wanted and BROKEN in spec.environment_variables:
+                environment = deployment.environment
+                hopeless = environment is not None and environment.artifact.name == UNBUILDABLE
+                if wanted and (hopeless or BROKEN in spec.environment_variables):
                     right = seen.state == "Failed" and deployment.generation not in ready and len(ready) <= wanted
                 else:
                     right = seen.state == "Succeeded" and ready == [deployment.generation] * wanted

@@ -22,6 +22,9 @@ Turn = Callable[[], str]
 BROKEN = "BROKEN"
 """The environment variable with which a deployment's script never gets through init()."""
 
+UNBUILDABLE = "unbuildable.yml"
+"""The environment file of which no environment can be built."""
+
 
 class NotStarted(RuntimeError):
     """The machine cannot start an instance now."""
@@ -94,6 +97,8 @@ class Machine:
         """Up to when instance time is told: the provisioner's note."""
         self.folders: dict[str, Folder] = {}
         """What batch jobs have on disk."""
+        self.prepared: set[tuple[object, ...]] = set()
+        """Models, code and environments that lie on the disk together."""
         self._rng, self._clock = rng, clock
         self._on_stop = on_stop
 
@@ -103,6 +108,8 @@ class Machine:
 
     def start(self, place: Place, template: DeploymentDesired, *, refuses: bool) -> Process:
         """Start an instance. Raises NotStarted."""
+        parts = template.model, template.code, template.environment
+        assert parts in self.prepared, f"an instance of {place} starts before {parts} are there"
         if refuses:
             raise NotStarted("the machine has no process to spare")
         number = len(self.processes)

@@ -23,6 +23,7 @@ from contracts.messages import (
     DeleteDeployment,
     DeleteEndpoint,
     EndpointCommand,
+    EnvironmentReference,
     Message,
     MetricTrigger,
     OnlineDeploymentSpec,
@@ -43,7 +44,7 @@ from contracts.messages import (
 from contracts.messages.specs import IDEMPOTENT
 
 from .invariants import Invariants
-from .machine import BROKEN, Turn
+from .machine import BROKEN, UNBUILDABLE, Turn
 from .provisioning import MISSING
 from .world import World
 
@@ -71,14 +72,16 @@ Script = list[Command]
 
 
 def deployment(rng: random.Random, *, registered: bool) -> OnlineDeploymentSpec:
-    """A deployment of some kind, now and then one whose script is broken or whose code is nowhere; with `registered`
-    perhaps of a registered model."""
+    """A deployment of some kind, now and then one whose script is broken, whose environment cannot be built or whose
+    code is nowhere; with `registered` perhaps of a registered model."""
     variables = {"VERSION": str(rng.randint(1, 3))}
     if rng.random() < 0.1:
         variables[BROKEN] = "true"
     code = f"/src/{MISSING if rng.random() < 0.1 else 'score'}"
     model = rng.choice((None, AssetReference(path="/models/diabetes"), AssetReference(id="azureml:diabetes:1")))
+    file = f"/env/{UNBUILDABLE if rng.random() < 0.2 else 'conda.yml'}"
     return OnlineDeploymentSpec(
+        environment=rng.choice((None, EnvironmentReference(conda_file=file))),
         properties={IDEMPOTENT: rng.choice(("true", "false"))},
         model=None if model is not None and model.id is not None and not registered else model,
         code_configuration=CodeConfiguration(code=code, scoring_script="score.py"),

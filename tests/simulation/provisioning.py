@@ -15,14 +15,16 @@ from contracts.messages import (
     EndpointKey,
     EndpointKeys,
     EndpointObserved,
-    RegisterModel,
+    RegisterAsset,
     Reply,
     ScaleDecision,
     UsageRecorded,
 )
 from contracts.topics import topics
 from provisioner.core import commands, counts
-from provisioner.core.world import Command, Fact, Source, sources_of
+from provisioner.core.sources import sources_of
+from provisioner.core.world import Command, Fact, Source
+from provisioner.core.world import Machine as Capacity
 from provisioner.core.world import World as Known
 
 from .bus import Reader, park
@@ -152,7 +154,7 @@ class Provisioner:
             park(self._world.bus, self.name, error, self._world.now)
             yield f"parked {record.origin}"
         else:
-            assert isinstance(command, EndpointCommand | RegisterModel)
+            assert isinstance(command, EndpointCommand | RegisterAsset)
             yield from self._handle(command, message_id(record))
 
     def _handle(self, command: Command, id: str) -> Iterator[str]:
@@ -171,14 +173,15 @@ class Provisioner:
         yield f"answered {type(outcome.reply).__name__} to {id}"
 
     def _known(self, command: Command) -> Known:
-        endpoint = command.endpoint if isinstance(command, EndpointCommand) else ""
+        endpoint, assets = command.endpoint if isinstance(command, EndpointCommand) else "", self._assets.entries
         return Known(
             endpoints=self._desired.entries,
-            assets=self._assets.entries,
+            assets=assets,
             catalog=CATALOG,
+            machine=Capacity(cores=1_000, memory_gib=10_000),
             deleting=(endpoint,) if self._reconciler.remains(endpoint) else (),
             deleted=self._desired.deleted,
-            facts={source: _fact(source) for source in sources_of(command) if source.problem is None},
+            facts={source: _fact(source) for source in sources_of(command, assets) if source.problem is None},
         )
 
     def _new_keys(self) -> EndpointKeys:
@@ -232,5 +235,6 @@ def _fact(source: Source) -> Fact:
     if MISSING in source.path:
         return Fact(problem=f"'{source.path}' does not exist")
     digest = hashlib.sha256(source.path.encode()).hexdigest()
-    artifact = Artifact(digest=digest, name=source.path.rpartition("/")[2])
-    return Fact(is_folder=True, has_script=True, artifact=artifact)
+    artifact = source.artifact or Artifact(digest=digest, name=source.name)
+    texts = dict.fromkeys(source.reads, "")
+    return Fact(is_folder=not source.reads, files=frozenset(source.wants), texts=texts, artifact=artifact)

@@ -21,6 +21,7 @@ from provisioner.core.lifecycle import Deaths, Event, Instance, Phase, Place
 from provisioner.core.plan import Drain, Kill, Start, Step, Stop, Timing
 
 from .machine import NotStarted, Process, Turn
+from .preparing import Preparation
 from .world import World
 
 TIMING = Timing(drain_seconds=2.0, stop_seconds=10.0)
@@ -47,13 +48,14 @@ class Reconciler:
         self._deaths: dict[Place, Deaths] = {}
         self._templates: dict[tuple[str, str, int], DeploymentDesired] = {}
         self._look_at: dict[str, float] = {}
+        self._preparation = Preparation(world, changed)
 
     def turns(self) -> list[Turn]:
         turns: list[Turn] = []
         if self.changed or any(at <= self._world.seconds for at in self._look_at.values()):
             turns.append(self._reconcile_any)
         heard = [news for id in self._instances if (news := self._news(self._world.machine.processes[id])) is not None]
-        return turns + heard
+        return turns + heard + self._preparation.turns()
 
     def remains(self, endpoint: str) -> bool:
         """Whether instances of `endpoint`, or news in the log, are still there."""
@@ -104,6 +106,9 @@ class Reconciler:
         made = plan.plan(endpoint, desired, wanted, self._of(endpoint), own, self._world.seconds, TIMING)
         for step in made.steps:
             self._apply(step)
+        starts = [step.place for step in made.steps if isinstance(step, Start)]
+        for generation in dict.fromkeys(place[:3] for place in starts):
+            self._start([place for place in starts if place[:3] == generation])
         self._check_surge(endpoint, wanted)
         own = {place: record for place, record in self._deaths.items() if place.endpoint == endpoint}
         document = observe.observe(endpoint, desired, wanted, self._of(endpoint), own, self._latest(endpoint))
@@ -111,6 +116,10 @@ class Reconciler:
             self.told(endpoint, document)
         if made.look_at is not None:
             self._look_at[endpoint] = made.look_at
+        needed = {place[1:3] for place in own} | {instance.place[1:3] for instance in self._of(endpoint)}
+        if desired is not None:
+            needed |= {(name, deployment.generation) for name, (deployment, _) in desired.online().items()}
+        self._preparation.keep(endpoint, needed)
         return made.steps
 
     def _check_surge(self, endpoint: str, wanted: Mapping[str, int]) -> None:
@@ -124,17 +133,6 @@ class Reconciler:
     def _apply(self, step: Step) -> None:
         world = self._world
         match step:
-            case Start(place):
-                template = self._templates[place.endpoint, place.deployment, place.generation]
-                try:
-                    refuses = world.happens(world.chaos.refuse)
-                    process = world.machine.start(place, template, refuses=refuses)
-                except NotStarted as error:
-                    self._died(place, None, not_started(str(error)))
-                    self.changed.add(place.endpoint)
-                else:
-                    self._track(process, Phase.STARTING)
-                    self._count(process, process.started_at)
             case Drain(id):
                 self._happen(id, Event.DRAIN)
             case Stop(id):
@@ -142,6 +140,25 @@ class Reconciler:
                 world.machine.terminate(world.machine.processes[id])
             case Kill(id):
                 world.machine.kill(world.machine.processes[id])
+
+    def _start(self, places: list[Place]) -> None:
+        """Start instances of one generation, when all that they are made of is there."""
+        world, (endpoint, name, generation, _) = self._world, places[0]
+        template = self._templates[endpoint, name, generation]
+        prepared = self._preparation.of(endpoint, name, template)
+        for place in places:
+            if isinstance(prepared, DeploymentError):
+                self._died(place, None, prepared)
+                self.changed.add(endpoint)
+            elif prepared:
+                try:
+                    process = world.machine.start(place, template, refuses=world.happens(world.chaos.refuse))
+                except NotStarted as error:
+                    self._died(place, None, not_started(str(error)))
+                    self.changed.add(endpoint)
+                else:
+                    self._track(process, Phase.STARTING)
+                    self._count(process, process.started_at)
 
     def _track(self, process: Process, phase: Phase) -> None:
         place = process.place

@@ -51,8 +51,8 @@ def test_an_endpoint_remains_until_the_log_says_nothing_of_it_any_more() -> None
     generations would go back."""
     document = EndpointObserved(endpoint="shop", generation=5, state="Deleting")
     nothing: Any = SimpleNamespace(adopt=list)
-    reconciler = Reconciler({}, {}, nothing, nothing, Timing())
+    reconciler = Reconciler({}, {}, nothing, nothing, nothing, nothing, Timing())
     announcer = Announcer(nothing, {"shop": document}, reconciler.told)
-    reconciler.begin(announcer)
+    reconciler.begin(announcer, nothing)
     announcer.tell("shop", None)
     assert reconciler.remains("shop")

@@ -10,7 +10,11 @@ from endpunkt_cli import (
     autoscale,
     batch_deployment,
     batch_endpoint,
+    code,
+    connection,
     cost,
+    data,
+    environment,
     job,
     model,
     online_deployment,
@@ -32,6 +36,10 @@ app.add_typer(batch_endpoint.app, name="batch-endpoint")
 app.add_typer(batch_deployment.app, name="batch-deployment")
 app.add_typer(job.app, name="job")
 app.add_typer(model.app, name="model")
+app.add_typer(environment.app, name="environment")
+app.add_typer(data.app, name="data")
+app.add_typer(code.app, name="code")
+app.add_typer(connection.app, name="connection")
 app.add_typer(autoscale.app, name="autoscale")
 app.add_typer(cost.app, name="cost")
 

@@ -21,7 +21,7 @@ def create(
     file: File, endpoint_name: Endpoint, deployment_name: Deployment, query: Query = None, output: Output = Format.json
 ) -> None:
     """Set a deployment's autoscale setting from Azure Monitor's JSON or YAML; an earlier one is replaced."""
-    from endpunkt_cli.forms import read_autoscale
+    from endpunkt_cli.autoscale_form import read_autoscale
 
     resource = read_autoscale(source_of(file, {}), endpoint_name, deployment_name)
     path = ("onlineEndpoints", endpoint_name, "deployments", deployment_name, "autoscale")

@@ -4,23 +4,25 @@ from typing import Annotated
 
 import typer
 
+from endpunkt_cli.deploying import Deploying
 from endpunkt_cli.options import (
     Endpoint,
     File,
     FileEndpoint,
     FileName,
+    LocalEnvironment,
     Name,
     NoWait,
     OptionalFile,
     Output,
     Query,
     Set,
+    SkipScriptValidation,
     Yes,
     confirm,
     show,
 )
 from endpunkt_cli.output import Format, flat
-from endpunkt_cli.resources import put_deployment, until_ready
 from endpunkt_cli.session import session
 
 app = typer.Typer(no_args_is_help=True, help="Deployments of batch endpoints.")
@@ -35,16 +37,18 @@ def create(
     endpoint_name: FileEndpoint = None,
     set_default: Annotated[bool, typer.Option("--set-default", help="make it the endpoint's default one")] = False,
     no_wait: NoWait = False,
+    local_environment: LocalEnvironment = False,
+    skip_script_validation: SkipScriptValidation = False,
     set_: Set = None,
     query: Query = None,
     output: Output = Format.json,
 ) -> None:
     """Make a deployment; it must not exist."""
-    document, endpoint, name = put_deployment("batch", "create", file, name, endpoint_name, set_)
-    if not no_wait:
-        document = until_ready("batch", endpoint, name)
+    asked = Deploying("batch", "create", file, name, endpoint_name, set_, local_environment, skip_script_validation)
+    put = asked.put()
+    document = put.document if no_wait else put.until_ready()
     if set_default:
-        session.studio.send("PATCH", "batchEndpoints", endpoint, body={"defaults": {"deployment_name": name}})
+        session.studio.send("PATCH", "batchEndpoints", put.endpoint, body={"defaults": {"deployment_name": put.name}})
     show(flat(document), query, output, _COLUMNS)
 
 
@@ -54,14 +58,16 @@ def update(
     name: FileName = None,
     endpoint_name: FileEndpoint = None,
     no_wait: NoWait = False,
+    local_environment: LocalEnvironment = False,
+    skip_script_validation: SkipScriptValidation = False,
     set_: Set = None,
     query: Query = None,
     output: Output = Format.json,
 ) -> None:
     """Replace a deployment by the file, or change it with --set alone."""
-    document, endpoint, name = put_deployment("batch", "update", file, name, endpoint_name, set_)
-    if not no_wait:
-        document = until_ready("batch", endpoint, name)
+    asked = Deploying("batch", "update", file, name, endpoint_name, set_, local_environment, skip_script_validation)
+    put = asked.put()
+    document = put.document if no_wait else put.until_ready()
     show(flat(document), query, output, _COLUMNS)
 
 

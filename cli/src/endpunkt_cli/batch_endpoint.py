@@ -124,7 +124,7 @@ def list_jobs(name: Name, query: Query = None, output: Output = Format.json) -> 
 
 
 def _local(path: str) -> str:
-    from endpunkt_cli.forms import file_uri
+    from endpunkt_cli.references import file_uri
 
     try:
         return file_uri(path, str(Path.cwd()))

@@ -1,6 +1,7 @@
 """HTTPS to the management API and to scoring URIs. Every failure is one clear error with its next step."""
 
 import http.client
+import io
 import json
 import socket
 import ssl
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from endpunkt_cli.errors import CliError
+
+_PIECE = 1 << 17
 
 
 class Answer(NamedTuple):
@@ -30,6 +33,10 @@ class ApiError(CliError):
         self.details = details
 
 
+class Unreachable(CliError):
+    """There was no whole answer: sending the request again may help."""
+
+
 class Origin:
     """One server, over one connection that is kept. A path's query and fragment are the caller's."""
 
@@ -40,7 +47,9 @@ class Origin:
         self.url = f"https://{parts.netloc}"
         self.path = parts.path.rstrip("/")
         self._ca = ca
-        self._connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+        self._connection = http.client.HTTPSConnection(
+            parts.hostname, parts.port, timeout=timeout, context=context, blocksize=_PIECE
+        )
 
     def request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         """Send and read the answer. What is sent must be safe to send twice: a kept connection may have been closed."""
@@ -50,14 +59,17 @@ class Origin:
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             self._connection.close()
             if not reused:
-                raise CliError(f"{self.url} closed the connection without an answer: see its log") from None
+                raise Unreachable(f"{self.url} closed the connection without an answer: see its log") from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise CliError(self._told(error)) from None
+            raise Unreachable(self._told(error)) from None
         return self.request(method, path, body, headers)
 
     def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        self._connection.request(method, path, body, dict(headers))
+        # A file is sent in pieces, and the timeout holds for each of them.
+        content = io.BytesIO(body) if body is not None else None
+        length = {"Content-Length": str(len(body))} if body is not None else {}
+        self._connection.request(method, path, content, {**headers, **length})
         response = self._connection.getresponse()
         return Answer(response.status, response.read())
 
@@ -99,15 +111,17 @@ class Studio:
         headers: Mapping[str, str] | None = None,
         query: str = "",
     ) -> Any:
-        """Send `body` as JSON and return the answer's document; None when it is empty. Raises ApiError."""
+        """Send `body` (bytes as they are, anything else as JSON) and return the answer's document; None when it is
+        empty. Raises ApiError."""
         target = "/v1/" + "/".join(quote(segment, safe="") for segment in path) + query
+        raw = isinstance(body, bytes)
         answer = self._origin.request(
             method,
             target,
-            None if body is None else json.dumps(body).encode(),
+            body if raw or body is None else json.dumps(body).encode(),
             {
                 "Authorization": f"Bearer {self._token}",
-                "Content-Type": "application/json",
+                "Content-Type": "application/octet-stream" if raw else "application/json",
                 "x-ms-client-request-id": uuid.uuid4().hex,
                 **(headers or {}),
             },

@@ -62,6 +62,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 _STRING = "tag:yaml.org,2002:str"
+_NOT_TEXT = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT_MAPS = ("tags", "properties", "environment_variables")
 
@@ -73,10 +74,6 @@ def load(text: str, name: str) -> Source:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise BadFile([Trouble(f"{name}:1", "", "must hold fields, such as `name: …`")])
-        for key, value in node.value:
-            # A version is a name: 1.10 is not 1.1.
-            if key.value == "version" and isinstance(value, yaml.ScalarNode):
-                value.tag = _STRING
         places: dict[str, str] = {"": f"{name}:1"}
         troubles = list(_note_places(node, "", name, places, frozenset()))
         value = {} if troubles else loader.construct_document(node)
@@ -159,7 +156,18 @@ def _note_places(
                 yield Trouble(f"{name}:{line}", item_path, f"is also in line {seen[key.value]}: remove one of them")
             seen[key.value] = line
             places[item_path] = f"{name}:{line}"
+            _keep_text(key.value, value)
             yield from _note_places(value, item_path, name, places, within)
+
+
+def _keep_text(key: str, value: yaml.Node) -> None:
+    """A version is a name (1.10 is not 1.1), and what is in a map of texts is text as it was written (false, 07)."""
+    texts = [value] if key == "version" else []
+    if key in _TEXT_MAPS and isinstance(value, yaml.MappingNode):
+        texts = [item for _, item in value.value]
+    for text in texts:
+        if isinstance(text, yaml.ScalarNode) and text.tag in _NOT_TEXT:
+            text.tag = _STRING
 
 
 def _normal(path: str) -> str:

@@ -1,30 +1,30 @@
 """What each kind of Azure YAML file may say, and how it becomes the body of a request.
 
 PURE: values in, values out; no disk, no network, no clock. The specifications are those of the bus (contracts), so that
-a file's every mistake is told here, with its line. What Azure has and this version does not act on is refused by name.
+a file's every mistake is told here, with its line. What Azure has and this version does not act on is refused by name
+where it changes what a deployment does, and dropped with a note where it does not.
 """
 
-import posixpath
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from contracts.envelope import problems_of
 from contracts.messages import (
-    AutoscaleSetting,
     BatchDeploymentSpec,
     BatchEndpointSpec,
     Name,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
-    RegisterModel,
     Traffic,
 )
+from endpunkt_cli import references
 from endpunkt_cli.files import BadFile, Source, Trouble
+from endpunkt_cli.identity_form import identity
+from endpunkt_cli.references import file_uri
 
 
 class _OnlineEndpoint(OnlineEndpointSpec):
@@ -49,23 +49,19 @@ class _BatchDeployment(BatchDeploymentSpec):
 @dataclass(frozen=True)
 class Form:
     """One kind of file. `address`: the fields that go into the path of the request. `refused`: what to do instead of a
-    field. `settled`: fields that this version cannot vary, with the only value that they may have."""
+    field. `settled`: fields that this version cannot vary, with the only value that they may have. `noted`: fields that
+    are dropped, with the note that says why that is no loss. `paths`: fields that name local files."""
 
     model: type[BaseModel]
     address: tuple[str, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
     settled: Mapping[str, Any] = field(default_factory=dict)
+    noted: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
 
 
-_ENVIRONMENT = "this version runs scripts in the environment of the services: remove `environment`"
-_IDENTITY = "this version gives instances no identity: remove `identity`"
 _KUBERNETES = "this version runs instances as processes: remove it"
-_DEPLOYMENT = {
-    "environment": _ENVIRONMENT,
-    "model.name": "register the model (endpunkt model create) and write `model: azureml:NAME:VERSION`, or remove it",
-    "model.version": "register the model (endpunkt model create) and write `model: azureml:NAME:VERSION`, or remove it",
-}
+_DEPLOYMENT_PATHS = ("model.path", "code_configuration.code", "environment.conda_file")
 _SETTINGS = (
     "mini_batch_size",
     "max_concurrency_per_instance",
@@ -77,9 +73,6 @@ _SETTINGS = (
     "logging_level",
 )
 
-_AUTOSCALE_LABELS = ("name", "targetResourceLocation")
-"""What Azure's export repeats of the resource around the setting."""
-
 _HINTS = {"Input should be a valid string": ": put it in quotes"}
 
 FORMS: Mapping[str, Form] = {
@@ -88,53 +81,63 @@ FORMS: Mapping[str, Form] = {
         ("name",),
         refused={
             "mirror_traffic": "this version mirrors no traffic: remove `mirror_traffic`",
-            "identity": _IDENTITY,
             "compute": _KUBERNETES,
         },
+        settled={"type": "online"},
     ),
     "online-deployment": Form(
         _OnlineDeployment,
         ("name", "endpoint_name"),
         refused={
-            **_DEPLOYMENT,
             "model_mount_path": "models lie below AZUREML_MODEL_DIR: remove `model_mount_path`",
             "resources": _KUBERNETES,
-            "data_collector": "this version collects no data: remove `data_collector`",
         },
         settled={
             "type": "managed",
-            "app_insights_enabled": False,
             "scale_settings": {"type": "default"},
             "egress_public_network_access": "enabled",
-            "model.type": "custom_model",
         },
-        paths=("model.path", "code_configuration.code"),
+        noted={
+            "app_insights_enabled": "there is no Application Insights here: `online-deployment get-logs`, the metrics "
+            "on /metrics and `data_collector` stand in for it",
+        },
+        paths=_DEPLOYMENT_PATHS,
     ),
-    "batch-endpoint": Form(_BatchEndpoint, ("name",), refused={"identity": _IDENTITY}),
+    "batch-endpoint": Form(
+        _BatchEndpoint,
+        ("name",),
+        refused={"identity": "this version gives the instances of jobs no identity: remove `identity`"},
+    ),
     "batch-deployment": Form(
         _BatchDeployment,
         ("name", "endpoint_name"),
         refused={
-            **_DEPLOYMENT,
-            "compute": "each job gets its own compute: remove `compute`; `instance_type` and `resources` size it",
             "component": "this version runs models, not pipelines: remove `component`",
             "job_definition": "this version runs models, not pipelines: remove `job_definition`",
         },
-        settled={"settings.logging_level": "info", "model.type": "custom_model"},
-        paths=("model.path", "code_configuration.code"),
+        noted={
+            "compute": "each job gets its own compute, sized by `instance_type` and `resources`",
+            "settings.logging_level": "scripts set their own level: everything that they log is kept",
+        },
+        paths=_DEPLOYMENT_PATHS,
     ),
-    "model": Form(RegisterModel, ("name", "version"), paths=("path",)),
 }
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A file that holds: its address, the body for the API, and the source, for the lines of what the API refuses."""
+    """A file that holds: its address, the body for the API, and the source, for the lines of what the API refuses.
+    `paths` are the body's fields that name local files; `texts` the contents of those whose file stands in the YAML
+    itself; `register` the name and version that an inline model gets; `notes` what a person should be told."""
 
     address: Mapping[str, str]
     body: dict[str, Any]
     source: Source
     renamed: Mapping[str, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    register: Mapping[str, Any] | None = None
+    notes: tuple[Trouble, ...] = ()
 
     def trouble(self, target: str, message: str) -> Trouble:
         """What the API says about a field, at the place where this resource has it."""
@@ -142,33 +145,47 @@ class Resource:
         return self.source.trouble("" if path == "body" else path, message)
 
 
-def read(form_name: str, source: Source, folder: str) -> Resource:
-    """The resource that `source` describes; paths in it are relative to `folder`. Raises BadFile with every problem."""
+def read(form_name: str, source: Source, folder: str, local_environment: bool = False) -> Resource:
+    """The resource that `source` describes; paths in it are relative to `folder`. `local_environment`: leave its
+    `environment` out. Raises BadFile with every problem."""
     form = FORMS[form_name]
     value = deepcopy(source.value)
     value.pop("$schema", None)
     troubles: list[Trouble] = []
+    register, text = None, None
     if form_name == "batch-deployment":
         source = _settings_moved(value, source, troubles)
-    if isinstance(value.get("model"), str):
-        value["model"] = {"id": value["model"]}
+    if form_name == "online-endpoint":
+        identity(value)
+    if "endpoint_name" in form.address:
+        register, text, problems = _references(value, local_environment)
+        troubles += [source.trouble(*problem) for problem in problems]
     for path, instead in form.refused.items():
-        troubles += [source.trouble(path, instead) for _ in _taken(value, path)]
+        troubles += [source.trouble(path, instead) for item in _taken(value, path) if item]
     for path, only in form.settled.items():
+        told = only["type"] if isinstance(only, dict) else only
         troubles += [
-            source.trouble(path, f"this version knows only {only}: remove `{path}`")
+            source.trouble(path, f"this version knows only {told}: remove `{path}`")
             for item in _taken(value, path)
             if item not in (only, None)
         ]
+    notes = tuple(
+        source.trouble(path, f"has no effect: {why}")
+        for path, why in form.noted.items()
+        for item in _taken(value, path)
+        if item not in (False, None, "info")
+    )
     for path in form.paths:
         parent = _parent(value, path)
         name = path.rpartition(".")[2]
         if parent is not None and isinstance(parent.get(name), str):
+            if path == "code_configuration.code" and parent[name].startswith("azureml:"):
+                continue
             try:
                 parent[name] = file_uri(parent[name], folder)
             except ValueError as error:
                 troubles.append(source.trouble(path, str(error)))
-    troubles += _invalid(form.model, value, source)
+    troubles += invalid(form.model, value, source)
     if troubles:
         raise BadFile(troubles)
     return Resource(
@@ -178,43 +195,25 @@ def read(form_name: str, source: Source, folder: str) -> Resource:
         {"endpoint": "endpoint_name", "deployment": "name"}
         if "endpoint_name" in form.address
         else {"endpoint": "name"},
+        form.paths,
+        {} if text is None else {"environment.conda_file": text},
+        register,
+        notes,
     )
 
 
-def read_autoscale(source: Source, endpoint: str, deployment: str) -> Resource:
-    """An autoscale setting: Azure Monitor's `properties`, alone or within the resource that Azure exports."""
-    value = deepcopy(source.value)
-    if isinstance(value.get("properties"), dict):
-        value = value["properties"]
-        inner = {path.removeprefix("properties."): at for path, at in source.places.items() if path != "properties"}
-        source = Source(value, {**inner, "": source.place("properties")})
-    own = f"/onlineendpoints/{endpoint}/deployments/{deployment}".lower()
-    troubles = []
-    for path, holder in _resource_names(value):
-        if not str(holder.pop(path.rpartition(".")[2])).lower().endswith(own):
-            hint = f"is not {deployment} of {endpoint}, which this setting scales by its own metrics: remove it"
-            troubles.append(source.trouble(path, hint))
-    value = {
-        name: item
-        for name, item in value.items()
-        if name not in _AUTOSCALE_LABELS and (item or name != "notifications")
-    }
-    troubles += _invalid(AutoscaleSetting, value, source)
-    if troubles:
-        raise BadFile(troubles)
-    return Resource({"endpoint_name": endpoint, "name": deployment}, value, source)
+def _references(
+    value: dict[str, Any], local_environment: bool
+) -> tuple[dict[str, Any] | None, str | None, list[references.Problem]]:
+    """What the deployment is made of, in the forms of the API: rewrites `value`."""
+    register, of_model = references.model(value)
+    text, of_environment = references.environment(value, local_environment)
+    references.collected(value)
+    return register, text, [*of_model, *references.code(value), *of_environment]
 
 
-def file_uri(path: str, folder: str) -> str:
-    """A local path, relative to `folder` (absolute), as a `file:` URI. Raises ValueError for another place."""
-    if path.startswith("file:"):
-        return path
-    if path.startswith("azureml:") or "://" in path:
-        raise ValueError("this version takes a local file or folder: write its path")
-    return PurePosixPath(posixpath.normpath(posixpath.join(folder, path))).as_uri()
-
-
-def _invalid(model: type[BaseModel], value: dict[str, Any], source: Source) -> list[Trouble]:
+def invalid(model: type[BaseModel], value: dict[str, Any], source: Source) -> list[Trouble]:
+    """What `model` says about `value`, at the places of `source`."""
     try:
         model.model_validate(value)
     except ValidationError as error:
@@ -238,22 +237,6 @@ def _settings_moved(value: dict[str, Any], source: Source, troubles: list[Troubl
         settings.setdefault(name, value.pop(name))
     places = {f"settings.{path}": at for path, at in source.places.items() if path.partition(".")[0] in moved}
     return Source(source.value, {**places, **source.places})
-
-
-def _resource_names(value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where an autoscale setting names the resource that it scales or measures."""
-    if "targetResourceUri" in value:
-        yield "targetResourceUri", value
-    for at, profile in enumerate(_items(value, "profiles")):
-        for index, rule in enumerate(_items(profile, "rules")):
-            trigger = rule.get("metricTrigger") if isinstance(rule, dict) else None
-            if isinstance(trigger, dict) and "metricResourceUri" in trigger:
-                yield f"profiles.{at}.rules.{index}.metricTrigger.metricResourceUri", trigger
-
-
-def _items(value: Any, name: str) -> list[Any]:
-    items = value.get(name) if isinstance(value, dict) else None
-    return items if isinstance(items, list) else []
 
 
 def _parent(value: dict[str, Any], path: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from endpunkt_cli.errors import CliError
-from endpunkt_cli.options import FileName, Name, OptionalFile, Output, Query, Set, Yes, confirm, show, tell
+from endpunkt_cli.options import FileName, Local, Name, OptionalFile, Output, Query, Set, Yes, confirm, show, tell
 from endpunkt_cli.output import Format, flat
 from endpunkt_cli.resources import resource_of, sent, source_of, update_endpoint
 from endpunkt_cli.session import session
@@ -31,6 +31,7 @@ class KeyType(StrEnum):
 def create(
     file: OptionalFile = None,
     name: FileName = None,
+    local: Local = False,
     set_: Set = None,
     query: Query = None,
     output: Output = Format.json,
@@ -42,6 +43,12 @@ def create(
 
         hint = "a new endpoint has no deployments: make them, then `online-endpoint update` with this traffic"
         raise BadFile([resource.source.trouble("traffic", hint)])
+    if local:
+        from endpunkt_cli.local import verbs
+
+        made = verbs.create_endpoint(resource.address["name"], resource.body)
+        show(made, query, output, verbs.ENDPOINT_COLUMNS)
+        return
     path = ("onlineEndpoints", resource.address["name"])
     show(flat(sent(resource, lambda: session.studio.send("PUT", *path, body=resource.body))), query, output, _COLUMNS)
 
@@ -61,21 +68,36 @@ def update(
 
 
 @app.command("show")
-def show_(name: Name, query: Query = None, output: Output = Format.json) -> None:
+def show_(name: Name, local: Local = False, query: Query = None, output: Output = Format.json) -> None:
     """An endpoint with its state."""
+    if local:
+        from endpunkt_cli.local import verbs
+
+        show(verbs.show_endpoint(name), query, output, verbs.ENDPOINT_COLUMNS)
+        return
     show(flat(session.studio.get("onlineEndpoints", name)), query, output, _COLUMNS)
 
 
 @app.command("list")
-def list_(query: Query = None, output: Output = Format.json) -> None:
+def list_(local: Local = False, query: Query = None, output: Output = Format.json) -> None:
     """Every endpoint."""
+    if local:
+        from endpunkt_cli.local import verbs
+
+        show(verbs.list_endpoints(), query, output, verbs.ENDPOINT_COLUMNS)
+        return
     endpoints = session.studio.get("onlineEndpoints")["value"]
     show([flat(endpoint) for endpoint in endpoints], query, output, _COLUMNS)
 
 
 @app.command()
-def delete(name: Name, yes: Yes = False) -> None:
+def delete(name: Name, local: Local = False, yes: Yes = False) -> None:
     """Delete an endpoint with its deployments."""
+    if local:
+        from endpunkt_cli.local import verbs
+
+        verbs.delete_endpoint(name)
+        return
     confirm(f"Delete online endpoint {name} with its deployments?", yes)
     if session.studio.send("DELETE", "onlineEndpoints", name):
         tell(f"{name} is deleted, and its instances end what they do: its name is free when they have.")
@@ -88,8 +110,14 @@ def invoke(
     deployment_name: Annotated[
         str | None, typer.Option("--deployment-name", "-d", help="this deployment, whatever the split")
     ] = None,
+    local: Local = False,
 ) -> None:
     """Send a scoring request and print the answer as it is."""
+    if local:
+        from endpunkt_cli.local import verbs
+
+        _print(verbs.invoke(name, deployment_name, request_file.read_bytes(), _LONGEST_ANSWER_SECONDS))
+        return
     endpoint = session.studio.get("onlineEndpoints", name)
     key = session.studio.send("POST", "onlineEndpoints", name, "listKeys")["primaryKey"]
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -99,9 +127,7 @@ def invoke(
     answer = router.request("POST", router.path, request_file.read_bytes(), headers)
     if answer.status != 200:
         raise CliError(f"{name} answered {answer.status}: {answer.body.decode(errors='replace')}")
-    sys.stdout.buffer.write(answer.body)
-    sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
-    sys.stdout.flush()
+    _print(answer.body)
 
 
 @app.command("get-credentials")
@@ -121,6 +147,12 @@ def regenerate_keys(
     body = {"keyType": key_type.capitalize()}
     session.studio.send("POST", "onlineEndpoints", name, "regenerateKeys", body=body)
     tell(f"The {key_type} key is a new one: endpunkt online-endpoint get-credentials -n {name}")
+
+
+def _print(answer: bytes) -> None:
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
+    sys.stdout.flush()
 
 
 def _split(text: str) -> dict[str, int]:

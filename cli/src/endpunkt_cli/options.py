@@ -19,6 +19,13 @@ OptionalFile = Annotated[
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value, over the file", show_default=False)]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return when it is accepted, not when it is ready")]
+LocalEnvironment = Annotated[
+    bool, typer.Option("--local-environment", help="leave `environment` out: run in the services' own packages")
+]
+SkipScriptValidation = Annotated[
+    bool, typer.Option("--skip-script-validation", help="do not look whether the script defines init and run")
+]
+Local = Annotated[bool, typer.Option("--local", help="on this machine, as a process of yours, without any service")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 Query = Annotated[str | None, typer.Option("--query", help="JMESPath over the output")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="the output's format")]

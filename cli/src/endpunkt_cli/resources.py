@@ -1,6 +1,5 @@
-"""What the verbs of endpoints and deployments share: from a file to the API, and waiting until it is so."""
+"""What the verbs of endpoints and deployments share: from a file to the API."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from endpunkt_cli.client import ApiError
-from endpunkt_cli.errors import CliError
 from endpunkt_cli.options import tell
 from endpunkt_cli.output import flat
 from endpunkt_cli.session import session
@@ -37,13 +35,22 @@ def source_of(file: Path | None, options: Document, base: Document | None = None
     return Source({**source.value, **given}, {**source.places, **places})
 
 
-def resource_of(form: str, source: "Source", file: Path | None, settings: Sequence[str] | None) -> "Resource":
-    """A valid resource of `source`, with `--set` over it. Raises BadFile with every problem."""
+def resource_of(
+    form: str,
+    source: "Source",
+    file: Path | None,
+    settings: Sequence[str] | None,
+    local_environment: bool = False,
+) -> "Resource":
+    """A valid resource of `source`, with `--set` over it; its notes are told. Raises BadFile with every problem."""
     from endpunkt_cli.files import overlaid
     from endpunkt_cli.forms import read
 
     folder = file.absolute().parent if file is not None else Path.cwd()
-    return read(form, overlaid(source, settings or ()), str(folder))
+    resource = read(form, overlaid(source, settings or ()), str(folder), local_environment)
+    for note in resource.notes:
+        tell(str(note))
+    return resource
 
 
 def sent(resource: "Resource", send: Callable[[], Any]) -> Any:
@@ -87,61 +94,10 @@ def update_endpoint(
 
 
 def _meant(field: str, value: Any) -> Any:
-    """A deployment that gets 0 % may be left out of the traffic."""
-    return {name: share for name, share in (value or {}).items() if share} if field == "traffic" else value
-
-
-def put_deployment(
-    kind: Kind,
-    must: Literal["create", "update"],
-    file: Path | None,
-    name: str | None,
-    endpoint: str | None,
-    settings: Sequence[str] | None,
-) -> tuple[Document, str, str]:
-    """Create or replace a deployment; returns it with its endpoint's and its own name. Without a file, the deployment
-    as it is gets the settings."""
-    base = None
-    if file is None:
-        if name is None or endpoint is None or not settings:
-            raise typer.BadParameter("give --file, or --name, --endpoint-name and --set")
-        base = session.studio.get(f"{kind}Endpoints", endpoint, "deployments", name)["properties"]
-    source = source_of(file, {"name": name, "endpoint_name": endpoint}, base)
-    resource = resource_of(f"{kind}-deployment", source, file, settings)
-    endpoint, name = resource.address["endpoint_name"], resource.address["name"]
-    condition = {"If-None-Match": "*"} if must == "create" else {"If-Match": "*"}
-    path = (f"{kind}Endpoints", endpoint, "deployments", name)
-    document = sent(resource, lambda: session.studio.send("PUT", *path, body=resource.body, headers=condition))
-    return document, endpoint, name
-
-
-def until_ready(kind: Kind, endpoint: str, name: str) -> Document:
-    """Wait for a deployment to be Succeeded, telling each change. Raises CliError when it is Failed."""
-    told = ""
-    try:
-        while True:
-            document: Document = session.studio.get(f"{kind}Endpoints", endpoint, "deployments", name)
-            state = document["provisioning_state"]
-            line = f"{endpoint}/{name}: {state}"
-            if "instances" in document:
-                line += f", {document['ready_instances']} of {document['desired_instances']} instances ready"
-            if line != told:
-                tell(line)
-                told = line
-            if state == "Succeeded":
-                return document
-            if state == "Failed":
-                raise CliError(_failure(f"{endpoint}/{name}", document["error"]))
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        tell(f"It goes on: endpunkt {kind}-deployment show -e {endpoint} -n {name} tells how.")
-        raise typer.Exit(130) from None
-
-
-def _failure(what: str, error: Document | None) -> str:
-    if error is None:
-        return f"{what} failed without a reason: see the provisioner's log"
-    lines = [f"{what} failed: {error['code']}: {error['message']}"]
-    if error["log_tail"]:
-        lines += ["The end of its log:", *(f"  {line}" for line in error["log_tail"])]
-    return "\n".join(lines)
+    """A deployment that gets 0 % may be left out of the traffic; an identity is also shown with its ids."""
+    if field == "traffic":
+        return {name: share for name, share in (value or {}).items() if share}
+    if field == "identity":
+        named = (value or {}).get("user_assigned_identities") or ()
+        return (value or {}).get("type", "system_assigned"), [each["resource_id"] for each in named]
+    return value

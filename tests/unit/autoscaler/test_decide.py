@@ -224,7 +224,7 @@ def test_a_metric_that_nobody_measures_is_told_with_the_ones_there_are() -> None
     assert held == Hold(
         "MetricMissing",
         "QueueLength is not measured (known are RequestsPerMinute, RequestLatency, CpuUtilizationPercentage, "
-        "CpuMemoryUtilizationPercentage): stays at 1",
+        "CpuMemoryUtilizationPercentage, DiskUtilization): stays at 1",
     )
 
 

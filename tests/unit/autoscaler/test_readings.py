@@ -30,7 +30,7 @@ def load(second: int, requests: int, source: str = "router-1", latency: float = 
     )
 
 
-def resources(second: int, instance: str, cpu: float, memory: float = 0.0) -> ResourceSample:
+def resources(second: int, instance: str, cpu: float, memory: float = 0.0, disk: float | None = None) -> ResourceSample:
     return ResourceSample(
         endpoint="diabetes",
         deployment="blue",
@@ -39,6 +39,7 @@ def resources(second: int, instance: str, cpu: float, memory: float = 0.0) -> Re
         instance=instance,
         cpu_percent=cpu,
         memory_percent=memory,
+        disk_percent=disk,
     )
 
 
@@ -117,6 +118,18 @@ def test_statistic_first_and_aggregation_then(statistic: str, aggregation: str, 
 def test_memory_is_a_metric_of_its_own() -> None:
     samples = [resources(second, "a", 99.0, memory=12.5) for second in range(4)]
     assert value(trigger(metric="CpuMemoryUtilizationPercentage"), window(*samples)) == 12.5
+
+
+def test_disk_is_read_from_the_samples_that_tell_it() -> None:
+    told = [resources(second, "a", 90.0, 90.0, disk=40.0) for second in range(4)]
+    silent = [resources(second, "b", 90.0, 90.0) for second in range(4)]
+    disk = trigger(metric="DiskUtilization")
+    assert value(disk, window(*told, *silent)) == 40.0
+    assert read(disk, window(*silent), 1, after(4 + SETTLE_SECONDS)).state == "missing"
+    assert value(disk, window(*told).resized(60)) == 40.0
+    watching = window(*told)
+    watching.forget(after(4 + watching.seconds))
+    assert not watching.disks
 
 
 def test_routers_are_added_up_within_each_second() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from batch_runner.machine import Machine, Outbox, in_thread
+from batch_runner.machine import Machine, Outbox
 from batch_runner.room import Waiting
 from contracts.messages import CancelBatchJob, Message
+from contracts.shell.threads import in_thread
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

@@ -21,6 +21,7 @@ from contracts.messages import (
     CodeConfiguration,
     DeploymentDesired,
     EndpointDesired,
+    EnvironmentDesired,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
     Problem,
@@ -147,6 +148,25 @@ def test_a_plan_survives_its_file_with_names_that_are_no_unicode() -> None:
     assert Plan.from_json(plan.to_json()) == plan
     modelled = replace(plan, model=Artifact(digest="a" * 64, name="m"))
     assert Plan.from_json(modelled.to_json()) == modelled
+    environment = EnvironmentDesired(artifact=Artifact(digest="e" * 64, name="conda.yml"))
+    assert Plan.from_json(replace(plan, environment=environment).to_json()).environment == environment
+
+
+def test_a_plan_of_the_version_before_environments_is_read() -> None:
+    plan = planned(command(), endpoint())
+    document = json.loads(plan.to_json())
+    del document["environment"]
+    assert Plan.from_json(json.dumps(document).encode()) == plan
+
+
+def test_a_deployment_without_a_script_is_refused() -> None:
+    document = endpoint()
+    blue = document.deployments["blue"].model_copy(update={"code": None})
+    problems = make_plan(command(), NOON, document.replace(deployments={"blue": blue}), FOUND, 4)
+    assert not isinstance(problems, Plan)
+    assert told(problems) == (
+        "BadArgument: deployment: 'blue' has no script to run: put it again with code_configuration"
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"submitted_at": 5}', b"null", b"\xff"])

@@ -19,9 +19,10 @@ from batch_runner.folder import JobFolder
 from batch_runner.job import JobRun, Surroundings
 from batch_runner.ledger import JobLedger
 from batch_runner.machine import Machine
+from batch_runner.plan import Plan
+from batch_runner.preparation import Prepared
 from batch_runner.settings import BatchRunnerSettings
 from batch_runner.worker import Answer
-from contracts.artifacts import artifact_path
 from contracts.envelope import Record
 from contracts.instance_time import InstanceTime
 from contracts.messages import (
@@ -67,7 +68,6 @@ class World:
         self.input.mkdir(parents=True)
         for name in "abcdefg":
             (self.input / name).touch()
-        artifact_path(home / "artifacts", CODE).mkdir(parents=True)
         for name in LASTING:
             monkeypatch.setattr(JobFolder, name, self._lasting(getattr(JobFolder, name)))
         world = self
@@ -143,6 +143,7 @@ class World:
             BatchRunnerSettings(home=self.home, max_workers=2),
             self,  # type: ignore[arg-type]
             self.endpoint,
+            self,  # type: ignore[arg-type]
             Machine(2),
             InstanceTime("test", 1),
             self,  # type: ignore[arg-type]
@@ -156,6 +157,10 @@ class World:
 
     def put(self, id: str, message: Message) -> None:
         """The outbox: what a process tells of its progress does not last here."""
+
+    async def of(self, plan: Plan, told: Callable[[str], None]) -> Prepared:
+        """The preparation: everything is there."""
+        return Prepared(Path("python"), "3.11.2", Path("runtime"), self.home / "code", None)
 
     async def endpoint(self, name: str) -> EndpointDesired:
         settings = BatchSettings(

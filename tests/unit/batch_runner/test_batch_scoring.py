@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from batch_runner import scoring
 from batch_runner.folder import JobFolder
 from batch_runner.plan import Plan
+from batch_runner.preparation import Prepared
 from batch_runner.scoring import JobFailedError, Limits, Progress, Scoring, environment
 from batch_runner.worker import Answer, StartError
 from contracts.instance_time import InstanceTime
@@ -27,6 +29,9 @@ from contracts.messages import (
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 OK = Answer(rows=1, content=b"row\n")
+PREPARED = Prepared(
+    Path("/env/bin/python"), "3.12.1", Path("/runtime"), Path("/artifacts/src"), Path("/artifacts/m/model")
+)
 
 
 class Shop:
@@ -92,12 +97,13 @@ class Job:
         self.told: list[MiniBatchEnded] = []
 
     async def run(self) -> None:
-        told = environment(self.plan, Path("/artifacts"), Path("/building"), self.folder.root, {})
+        told = environment(self.plan, PREPARED, Path("/building"), self.folder.root, {})
         await Scoring(
             "job",
             self.plan,
             self.folder,
             self.progress,
+            PREPARED.command,
             told,
             Limits(1, 1),
             InstanceTime("s", 1),
@@ -202,15 +208,27 @@ async def test_a_job_that_is_dropped_leaves_no_worker(tmp_path: Path, monkeypatc
 def test_a_worker_is_told_nothing_of_the_runners_own_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"MY_OWN": "x", "AML_APP_ROOT": "/elsewhere"}
+    given = {"MY_OWN": "x", "AML_APP_ROOT": "/elsewhere", "PYTHONPATH": "/elsewhere"}
     job = Job(tmp_path, Shop([], lambda *_: None), monkeypatch, workers=1, environment_variables=given)
     outer = {"PATH": "/bin", "HOME": "/root", "KAFKA_SASL_PASSWORD": "secret", "ENDPUNKT_HOME": "/x", "AWS_KEY": "y"}
-    assert environment(job.plan, Path("/artifacts"), Path("/building"), Path("/jobs/job"), outer) == {
+    assert environment(job.plan, PREPARED, Path("/building"), Path("/jobs/job"), outer) == {
         "PATH": "/bin",
         "HOME": "/jobs/job",
         "MY_OWN": "x",
-        "AML_APP_ROOT": f"/artifacts/sha256/{'c' * 64}/src",
+        "AML_APP_ROOT": "/artifacts/src",
+        "AZUREML_MODEL_DIR": "/artifacts/m",
+        "PYTHONPATH": "/runtime",
         "AZUREML_ENTRY_SCRIPT": "score.py",
         "AZUREML_BI_OUTPUT_PATH": "/building",
         "ENDPUNKT_BATCH_JOB": "/jobs/job",
     }
+
+
+@pytest.mark.parametrize(
+    ("version", "flags"), [("3.9.18", []), ("3.10.13", []), ("3.11.2", ["-P"]), ("3.12.1", ["-P"])]
+)
+def test_a_worker_imports_nothing_from_the_scripts_folder_where_python_can_be_told_so(
+    version: str, flags: list[str]
+) -> None:
+    command = replace(PREPARED, version=version).command
+    assert command == ["/env/bin/python", *flags, "-m", "inference_server.batch"]

@@ -254,3 +254,14 @@ def test_cors(origins: list[str], given: dict[str, str], told: dict[str, list[st
     _, fields = read(Replies("v", origins).options(given, IDS))
     cors = {name: values for name, values in fields.items() if name == "vary" or name.startswith("access")}
     assert cors == told
+
+
+def test_a_response_is_changed_after_it_was_made() -> None:
+    response = AMLResponse("x", 200)
+    response.headers["X-Count"] = 5  # Flask takes it, too
+    response.headers.update({"X-Other": "o"})
+    response.content_type = "text/plain"
+    response.data = "ä"
+    assert (response.data, response.get_data(as_text=True)) == ("ä".encode(), "ä")
+    fields = read(Replies("v").output({}, IDS, response, 0))[1]
+    assert (fields["x-count"], fields["x-other"], fields["content-type"]) == (["5"], ["o"], ["text/plain"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inference_server.forms import FormError, parse_form
+from inference_server.forms import FormError, MultiDict, parse_form
 from inference_server.http import Request
 from inference_server.request import AMLRequest
 
@@ -101,3 +101,10 @@ def test_forms_that_are_refused(content_type: str, body: bytes, says: str) -> No
 def test_other_bodies_are_no_form() -> None:
     assert parse_form("application/json", b"a=1") == ({}, {})
     assert parse_form("", b"a=1") == ({}, {})
+
+
+def test_a_value_is_made_what_it_is_asked_for() -> None:
+    """As Flask's `request.args.get`."""
+    values = MultiDict([("n", "5"), ("n", "6"), ("word", "x")])
+    assert (values.get("n"), values.get("n", type=int), values.get("none")) == ("5", 5, None)
+    assert (values.get("word", 7, type=int), values.get("none", 7, type=int)) == (7, 7)

@@ -1,18 +1,29 @@
 """Scripts that can be served and scripts that cannot: found, imported, checked, initialised, reported."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from inference_server import monitoring
 from inference_server import request as ours
 from inference_server.http import Request
+from inference_server.inputs import InputError
 from inference_server.request import AMLRequest
 from inference_server.response import AMLResponse
 from inference_server.script import TREE_LINES, Script, ScriptError, load, report
 from inference_server.settings import Settings
 
+# It brings numpy, which cannot be loaded twice: so before the fixture below looks at what is loaded.
+importlib.import_module("inference_schema.schema_decorators")
+importlib.import_module("inference_schema.parameter_types.standard_py_parameter_type")
+SCHEMA = (
+    "from inference_schema.schema_decorators import input_schema\n"
+    "from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType\n"
+    "schema = input_schema('data', StandardPythonParameterType(1))\n"
+)
 GOOD = "def init(): pass\ndef run(data): return data\n"
 
 
@@ -94,16 +105,15 @@ def test_classes_of_the_script_can_be_looked_up(tmp_path: Path) -> None:
         ),
         ("def init(): pass\ndef run(*data): pass", "BadArgument", "score.py: run() cannot accept positional-only"),
         (
-            "from inference_schema.schema_util import rawhttp\n@rawhttp\ndef run(data): pass\ndef init(): pass",
+            SCHEMA + "from azureml.contrib.services import rawhttp\n@rawhttp\n@schema\ndef run(data): pass\n"
+            "def init(): pass",
             "BadArgument",
             "both @rawhttp and @input_schema",
         ),
     ],
 )
 def test_scripts_that_are_refused(tmp_path: Path, text: str, code: str, says: str) -> None:
-    schemas = "from azureml.contrib.services import rawhttp\ndef is_schema_decorated(run): return True\n"
-    package = {"inference_schema/__init__.py": "", "inference_schema/schema_util.py": schemas}
-    error = refused(tmp_path, package | {"score.py": text}, AZUREML_ENTRY_SCRIPT="score.py")
+    error = refused(tmp_path, {"score.py": text}, AZUREML_ENTRY_SCRIPT="score.py")
     assert error.code == code
     assert says in error.message
 
@@ -123,14 +133,21 @@ def test_scripts_that_are_not_there(tmp_path: Path, environ: dict[str, str], say
 
 
 def test_schema_mode(tmp_path: Path) -> None:
-    files = {
-        "inference_schema/__init__.py": "",
-        "inference_schema/schema_util.py": "def is_schema_decorated(run): return run.__name__ == 'run'\n",
-        "main.py": "import inference_schema.schema_util\n" + GOOD,
-    }
-    parse = served(tmp_path, files).input_parser()
+    script = served(tmp_path, {"main.py": SCHEMA + "@schema\ndef run(data): return data\ndef init(): pass\n"})
     body = Request("POST", "/score", {"content-type": "application/json"}, b'{"data": 1}', False, False)
-    assert parse(body) == {"data": 1}
+    assert script.input_parser()(body) == {"data": 1}
+    assert script.interface().inputs["properties"] == {"data": {"type": "integer", "format": "int64"}}
+    run = script.routes(Settings.from_environ({})).calls["/score"].run
+    assert run(data=2) == 2
+    with pytest.raises(InputError, match="The input does not fit the schema of run") as caught:
+        run(data="two")
+    assert caught.value.status == 400
+
+
+def test_the_script_behind_a_driver_is_run(tmp_path: Path) -> None:
+    driver = "import behind as driver_module\ndef init(): pass\ndef run(data): return 'the driver'\n"
+    script = served(tmp_path, {"main.py": driver, "behind.py": "def run(data): return 'the script'\n"})
+    assert script.run(data="") == "the script"
 
 
 @pytest.mark.parametrize("package", ["azureml.contrib.services", "azureml_inference_server_http.api"])
@@ -163,6 +180,20 @@ def test_a_real_package_wins(tmp_path: Path) -> None:
     assert script.raw_http
     assert not ours._rawHttpRequested
     assert vars(sys.modules["main"])["AMLResponse"] is AMLResponse
+
+
+def test_the_data_collector_is_always_ours(tmp_path: Path) -> None:
+    """The real one talks to a process that only Azure has."""
+    files = {f"azureml/{name}__init__.py": "" for name in ("", "ai/")}
+    files["azureml/ai/monitoring/__init__.py"] = "raise ImportError('the real one')\n"
+    files["azureml/other.py"] = "OTHER = 1\n"
+    files["main.py"] = (
+        "from azureml.ai.monitoring import Collector\n"
+        "from azureml.ai.monitoring.context import BasicCorrelationContext\n"
+        "from azureml.other import OTHER\n" + GOOD
+    )
+    served(tmp_path, files)
+    assert vars(sys.modules["main"])["Collector"] is monitoring.Collector
 
 
 def test_what_nobody_has_stays_missing(tmp_path: Path) -> None:

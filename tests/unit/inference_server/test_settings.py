@@ -65,6 +65,51 @@ def test_everything_can_be_set() -> None:
     )
 
 
+def test_what_a_deployment_can_ask_for() -> None:
+    settings = Settings.from_environ(
+        {
+            "WORKER_COUNT": "3",
+            "WORKER_TIMEOUT": "10",
+            "SERVICE_NAME": "S",
+            "SERVICE_VERSION": "2",
+            "SERVICE_PATH_PREFIX": "p",
+            "ENDPUNKT_MAX_RESPONSE_BYTES": "5",
+            "ENDPUNKT_MLFLOW_MODEL": "/m",
+            "ENDPUNKT_PROTOCOL": "v2",
+            "ENDPUNKT_WARMUP_FILE": "/w",
+            "ENDPUNKT_ENDPOINT": "e",
+            "ENDPUNKT_DEPLOYMENT": "d",
+            "ENDPUNKT_COLLECTOR": "{}",
+            "ENDPUNKT_COLLECTOR_DIR": "/c",
+        }
+    )
+    assert (settings.worker_count, settings.worker_timeout_seconds, settings.max_response_bytes) == (3, 10, 5)
+    assert (settings.service_name, settings.service_version, settings.service_path_prefix) == ("S", "2", "p")
+    assert (settings.mlflow_model, settings.protocol, settings.warm_up_file) == (Path("/m"), "v2", Path("/w"))
+    assert (settings.endpoint, settings.deployment) == ("e", "d")
+    assert (settings.collector, settings.collector_folder) == ("{}", Path("/c"))
+
+
+def test_a_debugger_attaches_to_one_process() -> None:
+    settings = Settings.from_environ({"AZUREML_DEBUG_PORT": "5678", "WORKER_COUNT": "3", "ENDPUNKT_DEBUG_WAIT": "True"})
+    assert (settings.debug_port, settings.debug_wait, settings.worker_count) == (5678, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"AZUREML_DEBUG_PORT": "65536"}, "AZUREML_DEBUG_PORT=65536: must be a port, 65535 or less"),
+        ({"ENDPUNKT_PROTOCOL": "v3"}, "ENDPUNKT_PROTOCOL='v3': must be one of azure, v2"),
+        ({"WORKER_COUNT": "0"}, "WORKER_COUNT='0': must be a whole number, 1 or more"),
+        ({"ENDPUNKT_COLLECTOR": "{}"}, "ENDPUNKT_COLLECTOR is set without ENDPUNKT_COLLECTOR_DIR"),
+    ],
+)
+def test_what_a_deployment_cannot_ask_for(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_environ(environ)
+    assert str(refusal.value).startswith(says)
+
+
 def test_every_bad_variable_is_told_at_once() -> None:
     with pytest.raises(SettingsError) as refusal:
         Settings.from_environ(

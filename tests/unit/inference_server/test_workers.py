@@ -45,7 +45,10 @@ class Bench:
         self.delivered.append((job.owner, reply.body))
 
     def submit(self, *names: str) -> list[Job]:
-        return [self.workers.submit(request(name), name.upper()) for name in names]
+        jobs = [Job(request(name), name.upper()) for name in names]
+        for job in jobs:
+            self.workers.submit(job)
+        return jobs
 
 
 @pytest.fixture
@@ -53,9 +56,9 @@ def running() -> Iterator[tuple[Bench, Job]]:
     """A worker, on a thread of its own as the test is on the main one, that is in the middle of the job "wait"."""
     bench = Bench(1)
     (job,) = bench.submit("wait")
-    (worker,) = bench.workers._workers
+    worker = bench.workers.main
     worker.interruptible = False
-    thread = threading.Thread(target=worker.loop)
+    thread = threading.Thread(target=bench.workers.work, args=(worker,))
     thread.start()
     bench.started.wait(20)
     yield bench, job
@@ -69,7 +72,7 @@ def test_jobs_run_in_order_on_the_calling_thread() -> None:
     bench = Bench(1)
     bench.submit("a", "b", "c")
     bench.workers.stop()
-    bench.workers.run()
+    bench.workers.work(bench.workers.main)
     assert bench.ran == ["a", "b", "c"]
     assert bench.delivered == [("A", b"a"), ("B", b"b"), ("C", b"c")]
 
@@ -79,7 +82,7 @@ def test_a_job_that_is_claimed_before_it_starts_never_runs() -> None:
     _, cancelled, _ = bench.submit("a", "b", "c")
     assert cancelled.claim()
     bench.workers.stop()
-    bench.workers.run()
+    bench.workers.work(bench.workers.main)
     assert bench.ran == ["a", "c"]
 
 

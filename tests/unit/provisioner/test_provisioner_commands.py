@@ -35,7 +35,8 @@ from contracts.messages import (
     UpdateEndpoint,
 )
 from provisioner.core.commands import NO_GENERATION, REMEMBERED, decide
-from provisioner.core.world import Command, Fact, World, sources_of
+from provisioner.core.sources import sources_of
+from provisioner.core.world import Command, Fact, Machine, World
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CATALOG = Catalog(
@@ -67,13 +68,14 @@ class Log:
         self.now += timedelta(seconds=1)
         facts = {
             source: Fact(
-                is_folder=True,
-                has_script=True,
-                artifact=Artifact(digest=self.content.get(source.path, "0") * 64, name=source.path.rpartition("/")[2]),
+                is_folder=source.must_be != "file",
+                files=frozenset(source.wants),
+                texts=dict.fromkeys(source.reads, "dependencies: []"),
+                artifact=source.artifact or Artifact(digest=self.content.get(source.path, "0") * 64, name=source.name),
             )
-            for source in sources_of(command)
+            for source in sources_of(command, self.assets)
         }
-        world = World(self.endpoints, self.assets, CATALOG, deleted=self.deleted, facts=facts)
+        world = World(self.endpoints, self.assets, CATALOG, Machine(8, 32), deleted=self.deleted, facts=facts)
         id = id or f"c{self.count}"
         outcome = decide(command, id, world, self.now, new or keys("e"))
         if isinstance(outcome.write, EndpointDesired):

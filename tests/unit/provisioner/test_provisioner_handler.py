@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from faststream.kafka import KafkaBroker, TestKafkaBroker
 
+from contracts.artifacts.store import ArtifactStore
 from contracts.catalog import Catalog, InstanceType
 from contracts.envelope import Envelope, Record, encode, text_headers
+from contracts.environments.builder import EnvironmentBuilder
 from contracts.log import DeadLetters, Offset, command_broker, handle_commands
 from contracts.log.settings import KafkaSettings
 from contracts.messages import (
@@ -24,15 +26,21 @@ from contracts.messages import (
     CreateEndpoint,
     DeadLetter,
     DeleteEndpoint,
+    DeploymentDesired,
     EndpointDesired,
+    EnvironmentReference,
+    GetLogs,
+    LogsRead,
     Message,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
     PutDeployment,
+    RegisterEnvironment,
+    Reply,
 )
 from contracts.shell.secrets import Sealer, digest_of
-from provisioner.artifacts import ArtifactStore
-from provisioner.core.world import Quotas
+from provisioner.artifacts import SourceFiles
+from provisioner.core.world import Machine, Quotas
 from provisioner.handler import CommandHandler
 
 CATALOG = Catalog(
@@ -60,7 +68,7 @@ class Log:
         self, message: Message, *, id: str | None = None, topic: str | None = None, partition: int | None = None
     ) -> Offset:
         self._step(type(message).__name__, id)
-        if isinstance(message, CommandAccepted | CommandRejected):
+        if isinstance(message, Reply):
             self.replies.append(message)
         elif isinstance(message, DeadLetter):
             self.letters.append(message)
@@ -104,10 +112,39 @@ def remaining() -> set[str]:
     return set()
 
 
+class Reads:
+    """Logs that say which deployment they are of."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def read(self, command: GetLogs, deployment: DeploymentDesired) -> str:
+        self.asked += 1
+        if command.instance is not None:
+            raise LookupError(f"'{command.instance}' is no instance")
+        return f"{command.container} of generation {deployment.generation}"
+
+
 @pytest.fixture
-def handler(log: Log, tmp_path: Path, remaining: set[str]) -> CommandHandler:
-    store = ArtifactStore(tmp_path / "artifacts", 1 << 20)
-    return CommandHandler(log, log, store, Sealer(tmp_path), CATALOG, Quotas(), lambda endpoint: endpoint in remaining)
+def reads() -> Reads:
+    return Reads()
+
+
+@pytest.fixture
+def handler(log: Log, reads: Reads, tmp_path: Path, remaining: set[str]) -> CommandHandler:
+    store = ArtifactStore(str(tmp_path / "store"), tmp_path / "artifacts", 1 << 20)
+    return CommandHandler(
+        log,
+        log,
+        SourceFiles(store, 1 << 20),
+        EnvironmentBuilder(tmp_path / "environments"),
+        reads,
+        Sealer(tmp_path),
+        CATALOG,
+        Machine(cores=2, memory_gib=8),
+        Quotas(),
+        lambda endpoint: endpoint in remaining,
+    )
 
 
 @pytest.fixture
@@ -184,8 +221,9 @@ async def test_a_deployment_is_stored_as_it_is_now(
     await take(handler, put(code, model=AssetReference(path=code.as_uri())), "c2")
     blue = log.endpoints["shop"].deployments["blue"]
     assert blue.model == blue.code
-    kept = tmp_path / "artifacts" / "sha256" / blue.code.digest / "src" / "score.py"
-    assert kept.read_text() == "def init(): ...\n"
+    assert blue.code is not None
+    store = ArtifactStore(str(tmp_path / "store"), tmp_path / "artifacts", 1 << 20)
+    assert store.read(blue.code, "score.py", 1 << 20) == b"def init(): ...\n"
 
 
 async def test_nothing_is_stored_for_a_command_that_is_refused(
@@ -195,7 +233,98 @@ async def test_nothing_is_stored_for_a_command_that_is_refused(
     (reply,) = log.replies
     assert isinstance(reply, CommandRejected)
     assert {problem.field for problem in reply.problems} == {"endpoint", "spec.instance_type"}
-    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "store" / "blobs").exists()
+
+
+@pytest.mark.parametrize("as_artifact", [False, True])
+async def test_every_trouble_of_an_environment_file_is_told_with_its_line_before_anything_is_written(
+    log: Log, handler: CommandHandler, code: Path, tmp_path: Path, as_artifact: bool
+) -> None:
+    await take(handler, CREATE, "c1")
+    file = tmp_path / "conda.yml"
+    file.write_text("dependencies:\n  - python=2.7\n  - pip:\n      - numpy==not a version\n")
+    reference = str(file)
+    if as_artifact:
+        artifact = ArtifactStore(str(tmp_path / "store"), tmp_path / "artifacts", 1 << 20).add(file)
+        reference = f"artifact:{artifact.digest}/{artifact.name}"
+    await take(handler, put(code, environment=EnvironmentReference(conda_file=reference)), "c2")
+    await take(handler, RegisterEnvironment(name="sklearn", version="1", path=reference), "c3")
+    for reply, field in zip(log.replies[1:], ("spec.environment.conda_file", "path"), strict=True):
+        assert isinstance(reply, CommandRejected)
+        assert {problem.field for problem in reply.problems} == {field}
+        lines = [problem.message.partition(":")[0] for problem in reply.problems]
+        assert lines == ["line 2", "line 4"], reply.problems
+
+
+async def test_a_registered_environment_becomes_part_of_the_deployment(
+    log: Log, handler: CommandHandler, code: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("")
+    await take(handler, CREATE, "c1")
+    path = str(tmp_path / "requirements.txt")
+    await take(handler, RegisterEnvironment(name="none", version="1", path=path), "c2")
+    await take(handler, put(code, environment=EnvironmentReference(id="azureml:none@latest")), "c3")
+    blue = log.endpoints["shop"].deployments["blue"]
+    assert blue.environment is not None
+    assert blue.environment.artifact == log.assets["environment:none:1"].artifact
+    assert isinstance(blue.spec, OnlineDeploymentSpec)
+    assert blue.spec.environment == EnvironmentReference(id="azureml:none:1")
+
+
+async def test_logs_are_sealed_for_who_asked(
+    log: Log, handler: CommandHandler, reads: Reads, code: Path, tmp_path: Path
+) -> None:
+    await take(handler, CREATE, "c1")
+    await take(handler, put(code), "c2")
+    await take(handler, GetLogs(endpoint="shop", deployment="blue", container="storage-initializer"), "c3")
+    reply = log.replies[-1]
+    assert isinstance(reply, LogsRead)
+    assert reply.subject == "shop/blue"
+    assert Sealer(tmp_path).open(reply.sealed, "c3/logs") == "storage-initializer of generation 2"
+
+
+@pytest.mark.parametrize(
+    ("question", "field"),
+    [
+        (GetLogs(endpoint="ghost", deployment="blue"), "endpoint"),
+        (GetLogs(endpoint="shop", deployment="green"), "deployment"),
+        (GetLogs(endpoint="shop", deployment="blue", instance="shop-blue-1"), "instance"),
+    ],
+)
+async def test_logs_of_what_is_not_there_are_refused(
+    log: Log, handler: CommandHandler, code: Path, question: GetLogs, field: str
+) -> None:
+    await take(handler, CREATE, "c1")
+    await take(handler, put(code), "c2")
+    await take(handler, question, "c3")
+    reply = log.replies[-1]
+    assert isinstance(reply, CommandRejected)
+    assert [(problem.code, problem.field) for problem in reply.problems] == [("ResourceNotFound", field)]
+
+
+async def test_a_question_that_was_seen_before_its_turn_is_answered_once(
+    log: Log, handler: CommandHandler, reads: Reads, code: Path
+) -> None:
+    await take(handler, CREATE, "c1")
+    await take(handler, put(code), "c2")
+    question = GetLogs(endpoint="shop", deployment="blue")
+    handler.hear(record(question, "c3"), question)
+    await take(handler, question, "c3")
+    assert reads.asked == 1
+    assert [reply.TYPE for reply in log.replies] == [CommandAccepted.TYPE, CommandAccepted.TYPE, LogsRead.TYPE]
+
+
+async def test_a_question_whose_answer_could_not_be_written_is_answered_in_its_turn(
+    log: Log, handler: CommandHandler, code: Path
+) -> None:
+    await take(handler, CREATE, "c1")
+    await take(handler, put(code), "c2")
+    question = GetLogs(endpoint="shop", deployment="blue")
+    log.break_at = "LogsRead"
+    with pytest.raises(ConnectionError):
+        await take(handler, question, "c3")
+    await take(handler, question, "c3")
+    assert isinstance(log.replies[-1], LogsRead)
 
 
 async def test_a_name_is_free_again_when_the_old_endpoint_is_all_gone(

@@ -12,28 +12,22 @@ from typing import Any
 
 import pytest
 
-from contracts.catalog import load_catalog
 from contracts.messages import (
-    Artifact,
     CodeConfiguration,
-    DeploymentDesired,
     DeploymentError,
     OnlineDeploymentSpec,
     Probe,
 )
 from contracts.shell.processes import ProcessIdentity
-from provisioner.artifacts import ArtifactStore
 from provisioner.compute.probes import ask, probe
-from provisioner.compute.process import InstanceProcess, NotStarted, ProcessCompute
+from provisioner.compute.process import NotStarted
 from provisioner.compute.records import InstanceFolder
 from provisioner.compute.use import Sessions
-from provisioner.core.failures import Exit
+from provisioner.core.failures import NOTHING_LISTENS
 from provisioner.core.lifecycle import Place
-from provisioner.core.world import Source
 
 PLACE = Place("shop", "blue", 3, 0)
 PATIENCE = 20
-GOOD = "import os\ndef init(): pass\ndef run(data): return dict(os.environ)\n"
 CHILDREN = """
 import subprocess, sys
 def init():
@@ -46,64 +40,6 @@ def run(data): return child.pid
 """
 
 
-class Home:
-    """A home with an artifact store, and everything that was started in it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.store = ArtifactStore(path / "artifacts", 1 << 20)
-        self.compute = ProcessCompute(path, path / "artifacts", load_catalog())
-        self.started: list[InstanceProcess] = []
-
-    def artifact(self, name: str, text: str) -> Artifact:
-        folder = self.path / "sources" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "score.py").write_text(text)
-        artifact = self.store.store(Source("code", str(folder))).artifact
-        assert artifact is not None
-        return artifact
-
-    def template(self, script: str = GOOD, model: bool = False, **settings: Any) -> DeploymentDesired:
-        configuration = CodeConfiguration(code="/src", scoring_script="score.py")
-        return DeploymentDesired(
-            generation=3,
-            spec=OnlineDeploymentSpec(code_configuration=configuration, **settings),
-            model=self.artifact("weights", "w") if model else None,
-            code=self.artifact("src", script),
-        )
-
-    def start(
-        self, template: DeploymentDesired, id: str = "shop-blue-1"
-    ) -> tuple[InstanceProcess, asyncio.Future[Exit]]:
-        process = self.compute.start(id, PLACE, template)
-        self.started.append(process)
-        return process, watch(process)
-
-
-def watch(process: InstanceProcess) -> asyncio.Future[Exit]:
-    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-    process.watch(ended.set_result)
-    return ended
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[Home]:
-    made = Home(tmp_path)
-    yield made
-    for process in made.started:
-        process.kill()
-
-
-async def answered(process: InstanceProcess) -> None:
-    """Wait until the instance is ready."""
-    ready, spec = asyncio.Event(), process.record.spec
-    watching = asyncio.create_task(
-        probe(process.record.address, process.folder, lambda: spec, False, ready.set, lambda error: None)
-    )
-    await asyncio.wait_for(ready.wait(), PATIENCE)
-    watching.cancel()
-
-
 def open_files(pid: int) -> set[str]:
     return {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
@@ -114,7 +50,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 async def test_an_instance_is_given_what_its_deployment_says_and_nothing_else(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hush")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
@@ -126,12 +62,13 @@ async def test_an_instance_is_given_what_its_deployment_says_and_nothing_else(
     )
     assert template.model is not None
     process, ended = home.start(template)
-    await answered(process)
+    await home.answered(process)
     folder, store = tmp_path / "instances" / "shop-blue-1", tmp_path / "artifacts" / "sha256"
     environment = environment_of(process.record.pid)
     assert environment.pop("PATH").split(":")[0] == str(Path(sys.executable).parent)
     assert environment == {
-        "HOME": str(folder),
+        "HOME": str(folder / "work"),
+        "PYTHONPATH": str(tmp_path / "runtime"),
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "7",
         "OPENBLAS_NUM_THREADS": "2",
@@ -143,88 +80,92 @@ async def test_an_instance_is_given_what_its_deployment_says_and_nothing_else(
         "AZUREML_MODEL_DIR": str(store / template.model.digest),
         "SCORING_TIMEOUT_MS": "1234",
         "ENDPUNKT_CONCURRENCY": "3",
-        "ENDPUNKT_STATUS_FILE": str(folder / "status.json"),
+        "ENDPUNKT_ENDPOINT": "shop",
+        "ENDPUNKT_DEPLOYMENT": "blue",
+        "ENDPUNKT_STATUS_FILE": str(folder / "work" / "status.json"),
         "ENDPUNKT_DRAIN_SECONDS": "30.0",
     }
-    assert os.readlink(f"/proc/{process.record.pid}/cwd") == str(folder)
+    assert os.readlink(f"/proc/{process.record.pid}/cwd") == str(folder / "work")
     assert os.getsid(process.record.pid) == process.record.pid
-    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "work").stat().st_mode & 0o077 == 0
     files = {each for each in open_files(process.record.pid) if each.startswith("/") and not each.startswith("/dev")}
     assert files == {str(folder / "console.log")}
     status = process.folder.status()
     assert status is not None
     assert (status.state, status.pid) == ("ready", process.record.pid)
     process.terminate()
-    assert await asyncio.wait_for(ended, PATIENCE) == Exit(0)
+    assert (await asyncio.wait_for(ended, PATIENCE)).code == 0
     record = process.folder.read()
     assert record is not None
     assert record.stopping
 
 
-async def test_the_end_of_an_instance_is_told_with_its_code_and_takes_its_children_along(home: Home) -> None:
+async def test_the_end_of_an_instance_is_told_with_its_code_and_takes_its_children_along(home: Any) -> None:
     process, ended = home.start(home.template("import nothing_like_this\n"), "bad")
-    assert await asyncio.wait_for(ended, PATIENCE) == Exit(3)
+    assert (await asyncio.wait_for(ended, PATIENCE)).code == 3
     status = process.folder.status()
     assert status is not None
     assert status.code == "UserScriptImportError"
     assert b"nothing_like_this" in process.folder.log_tail()
 
     process, ended = home.start(home.template(CHILDREN), "parent")
-    await answered(process)
-    left = ProcessIdentity.of(int((process.folder.path / "child").read_text()))
+    await home.answered(process)
+    left = ProcessIdentity.of(int((process.folder.work / "child").read_text()))
     assert left is not None
     os.kill(process.record.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(ended, PATIENCE) == Exit(-9)
+    assert (await asyncio.wait_for(ended, PATIENCE)).code == -9
     assert await asyncio.to_thread(left.wait, PATIENCE)
 
 
-async def test_a_session_is_measured_with_its_children(home: Home) -> None:
+async def test_a_session_is_measured_with_its_children(home: Any) -> None:
     process, _ = home.start(home.template(CHILDREN))
-    await answered(process)
-    used = Sessions().use([process.record.pid, 2**22 + 1])
-    assert used.keys() == {process.record.pid}
-    assert used[process.record.pid].memory_bytes > 40_000_000
-    assert used[process.record.pid].cpu_seconds > 0
+    await home.answered(process)
+    assert Sessions().use(2**22 + 1) is None
+    for used in (Sessions().use(process.record.pid), process.use(Sessions())):
+        assert used is not None
+        assert used.memory_bytes > 40_000_000
+        assert used.cpu_seconds > 0
 
 
-async def test_instances_are_found_again_and_what_is_left_of_others_is_removed(home: Home, tmp_path: Path) -> None:
+async def test_instances_are_found_again_and_what_is_left_of_others_is_removed(home: Any, tmp_path: Path) -> None:
     running, _ = home.start(home.template(CHILDREN), "running")
     dead, dead_ended = home.start(home.template(), "dead")
     stray, stray_ended = home.start(home.template(), "stray")
     for process in (running, dead, stray):
-        await answered(process)
+        await home.answered(process)
     dead.kill()
     await asyncio.wait_for(dead_ended, PATIENCE)
     (stray.folder.path / "instance.json").unlink()  # as if the provisioner had been killed before it wrote it
     (tmp_path / "instances" / "half").mkdir()
 
-    (adopted,) = ProcessCompute(tmp_path, tmp_path / "artifacts", load_catalog()).adopt()
+    (adopted,) = home.again().adopt()
     assert adopted.record == running.record
     assert adopted.record.place == PLACE
     assert [each.name for each in (tmp_path / "instances").iterdir()] == ["running"]
-    assert await asyncio.wait_for(stray_ended, PATIENCE) == Exit(-9)
+    assert (await asyncio.wait_for(stray_ended, PATIENCE)).code == -9
     assert ProcessIdentity.of(running.record.pid) == running.record.process
     # Its end is seen although it is not asked for as a child.
-    ended = watch(adopted)
+    ended = home.watch(adopted)
     adopted.kill()
-    assert await asyncio.wait_for(ended, PATIENCE) == Exit(None)
+    assert (await asyncio.wait_for(ended, PATIENCE)).code is None
 
 
-async def test_a_pid_that_another_process_has_is_not_adopted(home: Home, tmp_path: Path) -> None:
+async def test_a_pid_that_another_process_has_is_not_adopted(home: Any, tmp_path: Path) -> None:
     process, ended = home.start(home.template())
+    await home.answered(process)
     other = process.record.process.__class__(os.getpid(), process.record.process.started, process.record.process.boot)
     process.folder.write(process.record.model_copy(update={"process": other}))
     assert home.compute.adopt() == []
     assert ProcessIdentity.of(os.getpid()) is not None
-    assert await asyncio.wait_for(ended, PATIENCE) == Exit(-9), "the instance itself has no record any more"
+    assert (await asyncio.wait_for(ended, PATIENCE)).code == -9, "the instance itself has no record any more"
 
 
-async def test_what_cannot_be_started_leaves_nothing(home: Home, tmp_path: Path) -> None:
+async def test_what_cannot_be_started_leaves_nothing(home: Any, tmp_path: Path) -> None:
     with pytest.raises(NotStarted, match="no longer in the catalogue"):
         home.start(home.template(instance_type="Moon"))
     template = home.template()
     shutil.rmtree(tmp_path / "artifacts")
-    with pytest.raises(NotStarted, match="no longer in the artifact store: put the deployment again"):
+    with pytest.raises(NotStarted, match="is no longer there: put the deployment again"):
         home.start(template)
     assert not list((tmp_path / "instances").glob("*"))
 
@@ -238,9 +179,10 @@ def test_the_log_is_bounded_and_its_end_is_kept(tmp_path: Path) -> None:
         folder.trim(100)
         writer.write(b"after")
     assert (tmp_path / "console.log.1").read_bytes() == b"a" * 40 + b"b" * 60
-    assert folder.log_tail() == b"after"
+    assert folder.log_tail() == b"a" * 40 + b"b" * 60 + b"after"
+    assert folder.last_lines(5, 7) == ["bbafter"]
     folder.keep_console(tmp_path / "kept" / "log")
-    assert (tmp_path / "kept" / "log").read_bytes() == b"after"
+    assert (tmp_path / "kept" / "log").read_bytes() == folder.log_tail()
 
 
 # Probes
@@ -285,7 +227,7 @@ async def test_a_question_and_its_answers(answer: bytes | None, failure: str | N
         told = await ask(address, 0.2)
     assert (told is None) == (failure is None)
     assert failure is None or (told is not None and told.startswith(failure))
-    assert (await ask(address, 0.2) or "").startswith("no answer: ")
+    assert await ask(address, 0.2) == NOTHING_LISTENS
 
 
 def spec(**probes: Probe) -> OnlineDeploymentSpec:

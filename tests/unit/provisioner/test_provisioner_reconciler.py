@@ -3,38 +3,57 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from contracts.artifacts.store import ArtifactStore
 from contracts.catalog import load_catalog
+from contracts.environments.builder import BuildFailed, Built
+from contracts.environments.runtime import install
 from contracts.log import Offset
 from contracts.messages import (
+    WARMUP_REQUEST,
+    Artifact,
     CodeConfiguration,
     DeploymentDesired,
+    DeploymentEvent,
     DeploymentObserved,
     EndpointDesired,
     EndpointObserved,
+    EnvironmentDesired,
     Message,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
     ScaleDecision,
 )
 from provisioner.announcer import Announcer
-from provisioner.artifacts import ArtifactStore
 from provisioner.compute.process import ProcessCompute
 from provisioner.core.lifecycle import Phase
 from provisioner.core.plan import Timing
-from provisioner.core.world import Source
+from provisioner.events import Events
+from provisioner.identity.injection import SecretsInjectionError
+from provisioner.instances import Tracked
 from provisioner.meter import InstanceMeter
-from provisioner.reconciler import Reconciler, Tracked
+from provisioner.preparation import Preparation, Store
+from provisioner.reconciler import Reconciler
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PATIENCE = 20
-SCORE = "def init(): pass\ndef run(data): return data\n"
+SCORE = """
+import os
+def init(): pass
+def run(data):
+    if "FAILS" in os.environ: raise ValueError("no such column")
+    return data
+"""
 
 
 class Log:
@@ -44,8 +63,12 @@ class Log:
         self.cut = False
         self.told: list[tuple[str, Message | None]] = []
         self.tried = asyncio.Event()
+        self.events: list[tuple[str, str]] = []
 
     async def publish(self, message: Message, *, id: str | None = None) -> Offset:
+        if isinstance(message, DeploymentEvent):
+            self.events.append((message.reason, message.message))
+            return Offset("t", 0, len(self.events))
         return self._take(message.key(), message)
 
     async def delete(self, topic: str, key: str, *, id: str | None = None) -> Offset:
@@ -59,38 +82,83 @@ class Log:
         return Offset("t", 0, len(self.told))
 
 
+class Builder:
+    """Builds what it is allowed to, with the interpreter of the tests."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.canceled: list[str] = []
+        self.allowed: dict[str, asyncio.Future[None]] = {}
+
+    def may(self, text: str) -> asyncio.Future[None]:
+        return self.allowed.setdefault(text, asyncio.get_running_loop().create_future())
+
+    async def build(self, name: str, text: str, told: Callable[[str], None]) -> Built:
+        self.asked.append((name, text))
+        told("resolving 1 requirement")
+        try:
+            await asyncio.shield(self.may(text))
+        except asyncio.CancelledError:
+            self.canceled.append(text)
+            raise
+        return Built(Path(sys.executable), "3.11", "e" * 64, Path("/"))
+
+
+class Trust:
+    """Knows one secret."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def variables(
+        self, endpoint: EndpointDesired, deployment: str, instance: str, spec: OnlineDeploymentSpec
+    ) -> Mapping[str, str]:
+        if "SECRET" in spec.environment_variables:
+            raise SecretsInjectionError(["environment variable SECRET: there is no connection 'vault'"])
+        return {**spec.environment_variables, "IDENTITY_HEADER": "h"}
+
+    def forget(self, instance: str) -> None:
+        self.forgotten.append(instance)
+
+
 class House:
     """A reconciler at work on `desired`."""
 
-    def __init__(self, home: Path, log: Log, stop_seconds: float = 20):
+    def __init__(self, home: Path, log: Log, prepares_from: "Store | None" = None, stop_seconds: float = 20):
         self.home = home
         self.log = log
         self.desired: dict[str, EndpointDesired] = {}
         self.decisions: dict[str, ScaleDecision] = {}
-        store = ArtifactStore(home / "artifacts", 1 << 20)
+        self.store = ArtifactStore(str(home / "store"), home / "artifacts", 1 << 20)
         (home / "src").mkdir(exist_ok=True)
         (home / "src" / "score.py").write_text(SCORE)
-        artifact = store.store(Source("code", str(home / "src"))).artifact
-        assert artifact is not None
-        self.code = artifact
-        compute = ProcessCompute(home, home / "artifacts", load_catalog())
+        (home / "src" / "sample.json").write_text('{"rows": [[1]]}')
+        self.code = self.store.add(home / "src")
+        self.builder, self.trust = Builder(), Trust()
+        self.events = Events(log)
+        self.compute = ProcessCompute(home, load_catalog())
         meter = InstanceMeter(home, log, "p", 1, 5)  # type: ignore[arg-type]
-        self.reconciler = Reconciler(
-            self.desired, self.decisions, compute, meter, Timing(drain_seconds=0.1, stop_seconds=stop_seconds)
+        timing = Timing(drain_seconds=0.1, stop_seconds=stop_seconds)
+        self.reconciler = Reconciler(self.desired, self.decisions, self.compute, meter, self.trust, self.events, timing)
+        runtime, logs = partial(install, home), home / "logs" / "preparations"
+        self.preparation = Preparation(
+            prepares_from or self.store, self.builder, runtime, logs, self.reconciler.changed, self.events
         )
         self.announcer = Announcer(log, {}, self.reconciler.told)  # type: ignore[arg-type]
         self.tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        self.reconciler.begin(self.announcer)
-        self.tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.announcer.run())]
+        self.reconciler.adopt()
+        self.reconciler.begin(self.announcer, self.preparation)
+        works = (self.reconciler.run(), self.announcer.run(), self.events.run())
+        self.tasks = [asyncio.create_task(work) for work in works]
 
     async def crash(self) -> None:
         """Stop working; the instances go on."""
         probers = [tracked.prober for tracked in self.reconciler.running() if tracked.prober is not None]
         for task in (*self.tasks, *probers):
             task.cancel()
-        await asyncio.gather(*self.tasks, *probers, return_exceptions=True)
+        await asyncio.gather(*self.tasks, *probers, self.preparation.stop(), return_exceptions=True)
 
     async def end(self) -> None:
         await self.crash()
@@ -98,17 +166,26 @@ class House:
             tracked.process.kill()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.reconciler.idle.wait(), PATIENCE)
+        await self.reconciler.instances.cleared()
 
-    def want(self, endpoint: str, instances: int) -> None:
+    def want(
+        self, endpoint: str, instances: int, generation: int = 2, environment: str | None = None, **settings: Any
+    ) -> None:
+        """`environment` is the text of an environment file."""
         configuration = CodeConfiguration(code="/src", scoring_script="score.py")
-        spec = OnlineDeploymentSpec(code_configuration=configuration, instance_count=instances)
+        spec = OnlineDeploymentSpec(code_configuration=configuration, instance_count=instances, **settings)
+        asked = None
+        if environment is not None:
+            (self.home / "conda.yml").write_text(environment)
+            asked = EnvironmentDesired(artifact=self.store.add(self.home / "conda.yml"))
+        blue = DeploymentDesired(generation=generation, spec=spec, code=self.code, environment=asked)
         self.desired[endpoint] = EndpointDesired(
             endpoint=endpoint,
-            generation=2,
+            generation=generation,
             created_at=NOON,
             updated_at=NOON,
             spec=OnlineEndpointSpec(),
-            deployments={"blue": DeploymentDesired(generation=2, spec=spec, code=self.code)},
+            deployments={"blue": blue},
         )
         self.reconciler.changed(endpoint)
 
@@ -226,10 +303,10 @@ async def test_an_instance_that_was_told_to_end_before_the_crash_is_not_taken_fo
     await house.until(lambda: bool(house.ready("shop")))
     (ending,) = house.ready("shop")
     await house.crash()
-    ending.process.folder.write(ending.process.record.model_copy(update={"stopping": True}))
-    ending.process.record.process.send(signal.SIGTERM)
     next_one = House(house.home, Log(), stop_seconds=0.2)
     next_one.want("shop", 1)
+    ending.process.folder.write(ending.process.record.model_copy(update={"stopping": True}))
+    ending.process.record.process.send(signal.SIGTERM)
     next_one.begin()
     await next_one.until(lambda: bool(next_one.ready("shop")))
     await next_one.until(lambda: len(next_one.reconciler.running()) == 1)
@@ -245,6 +322,151 @@ async def test_an_instance_that_was_told_to_end_before_the_crash_is_not_taken_fo
     assert blue is not None
     assert blue.error is None
     await next_one.end()
+
+
+async def test_nothing_starts_before_its_environment_is_built_and_no_other_endpoint_waits_for_that(
+    house: House,
+) -> None:
+    house.want("slow", 2, environment="large")
+    await house.until(lambda: house.builder.asked == [("conda.yml", "large")])
+    house.want("shop", 1)
+    await house.until(lambda: bool(house.ready("shop")))
+    blue = house.told("slow")
+    assert blue is not None
+    assert (blue.state, blue.error, blue.instances) == ("Creating", None, ())
+    house.builder.may("large").set_result(None)
+    await house.until(lambda: len(house.ready("slow")) == 2)
+    assert [reason for reason, _ in house.log.events if reason == "Building"] == ["Building"]
+    assert house.builder.asked == [("conda.yml", "large")]
+    text = house.preparation.log_file("slow", "blue", 2).read_text()
+    assert "resolving 1 requirement" in text
+    assert "code 'src'" in text
+
+
+async def test_a_new_version_whose_environment_cannot_be_built_replaces_nothing(house: House) -> None:
+    house.want("shop", 1)
+    await house.until(lambda: bool(house.ready("shop")))
+    (good,) = house.ready("shop")
+    house.builder.may("bad").set_exception(BuildFailed("numpy==99 does not exist", ("no solution found",)))
+    house.want("shop", 1, generation=3, environment="bad")
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.error is not None)
+    blue = house.told("shop")
+    assert blue is not None
+    assert blue.error is not None
+    assert (blue.state, blue.error.code, blue.error.log_tail) == ("Failed", "ImageBuildFailure", ("no solution found",))
+    assert "numpy==99 does not exist" in blue.error.message
+    assert [each.id for each in blue.in_state("Ready")] == [good.instance.id]
+    house.builder.allowed["good"] = asyncio.get_running_loop().create_future()
+    house.builder.may("good").set_result(None)
+    house.want("shop", 1, generation=4, environment="good")
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.state == "Succeeded")
+    assert {"ImageBuildFailure", "BackOff", "Built"} <= {reason for reason, _ in house.log.events}
+
+
+async def test_a_new_version_that_fails_its_warm_up_request_replaces_nothing(house: House) -> None:
+    warmed = {WARMUP_REQUEST: "sample.json"}
+    house.want("shop", 1, properties=warmed)
+    await house.until(lambda: bool(house.ready("shop")))
+    (good,) = house.ready("shop")
+    house.want("shop", 1, generation=3, properties=warmed, environment_variables={"FAILS": "yes"})
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.error is not None)
+    blue = house.told("shop")
+    assert blue is not None
+    assert blue.error is not None
+    assert blue.error.code == "UserScriptInitFailed"
+    assert "no such column" in "\n".join((blue.error.message, *blue.error.log_tail))
+    assert [each.id for each in blue.in_state("Ready")] == [good.instance.id]
+
+
+async def test_a_deployment_that_is_deleted_while_it_is_prepared_is_not_built_to_the_end(house: House) -> None:
+    house.want("shop", 1, environment="large")
+    await house.until(lambda: bool(house.builder.asked))
+    del house.desired["shop"]
+    house.reconciler.changed("shop")
+    await house.until(lambda: house.builder.canceled == ["large"])
+    await house.until(lambda: not house.reconciler.remains("shop"))
+
+
+class Endless:
+    """A store that never comes to the end of an artifact."""
+
+    def __init__(self) -> None:
+        self.began, self.ended, self._never = threading.Event(), threading.Event(), threading.Event()
+
+    def fetch(self, artifact: Artifact, progress: Callable[[str], None]) -> Path:
+        try:
+            while not self._never.wait(0.001):
+                progress("some more")
+                self.began.set()
+        finally:
+            self.ended.set()
+        raise AssertionError("nobody sets it")
+
+    def read(self, artifact: Artifact, path: str, largest: int) -> bytes:
+        raise AssertionError("nothing is to be read")
+
+
+async def test_files_are_no_longer_brought_for_a_deployment_that_is_deleted(tmp_path: Path) -> None:
+    store = Endless()
+    house = House(tmp_path, Log(), store)
+    house.begin()
+    house.want("shop", 1)
+    await house.until(store.began.is_set)
+    assert "some more" in house.preparation.log_file("shop", "blue", 2).read_text()
+    del house.desired["shop"]
+    house.reconciler.changed("shop")
+    await house.until(store.ended.is_set)
+    await house.end()
+    assert not house.preparation.log_file("shop", "blue", 2).exists()
+
+
+async def test_a_restart_in_the_middle_of_a_preparation_goes_on_with_it(house: House) -> None:
+    house.want("shop", 1, environment="large")
+    await house.until(lambda: bool(house.builder.asked))
+    await house.crash()
+    next_one = House(house.home, Log())
+    next_one.builder.may("large").set_result(None)
+    next_one.want("shop", 1, environment="large")
+    next_one.begin()
+    await next_one.until(lambda: bool(next_one.ready("shop")))
+    await next_one.end()
+
+
+async def test_a_secret_that_is_not_there_is_the_deployments_error_and_nobody_elses(house: House) -> None:
+    house.want("shop", 1, environment_variables={"SECRET": "${{azureml://connections/vault/credentials/key}}"})
+    house.want("bank", 1)
+    await house.until(lambda: bool(house.ready("bank")))
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.error is not None)
+    blue = house.told("shop")
+    assert blue is not None
+    assert blue.error is not None
+    assert blue.error.code == "SecretsInjectionError"
+    assert "connection 'vault'" in blue.error.message
+
+
+async def test_events_tell_the_life_of_an_instance(house: House) -> None:
+    house.want("shop", 1)
+    await house.until(lambda: bool(house.ready("shop")))
+    (first,) = house.ready("shop")
+    os.kill(first.process.record.pid, signal.SIGKILL)
+    await house.until(lambda: [each.instance.id for each in house.ready("shop")] not in ([], [first.instance.id]))
+    del house.desired["shop"]
+    house.reconciler.changed("shop")
+    await house.until(lambda: not house.reconciler.remains("shop"))
+    reasons = [reason for reason, _ in house.log.events]
+    assert reasons == [
+        "Pulling",
+        "Pulled",
+        "Created",
+        "Started",
+        "Ready",
+        "Failed",
+        "Created",
+        "Started",
+        "Ready",
+        "Killing",
+    ]
+    assert first.instance.id in house.trust.forgotten
 
 
 async def test_the_announcer_writes_the_newest_document_once(tmp_path: Path) -> None:

@@ -25,7 +25,17 @@ from contracts.messages import (
     hour_of,
 )
 from provisioner.core.counts import newer, wanted_instances
-from provisioner.core.failures import Exit, Status, never_ready, no_longer_alive, not_started, why_ended
+from provisioner.core.failures import (
+    NOTHING_LISTENS,
+    Exit,
+    Status,
+    never_ready,
+    no_longer_alive,
+    not_built,
+    not_fetched,
+    not_started,
+    why_ended,
+)
 from provisioner.core.health import Streak, readiness_deadline, readiness_wait
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -147,12 +157,50 @@ def test_why_an_instance_ended(code: int | None, status: Status | None, expected
     assert error.log_tail == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("code", "step"),
+    [
+        ("UserScriptImportError", "conda_file names every package"),
+        ("UserScriptFunctionNotFound", "Define init() and run(data)"),
+        ("UserScriptInitFailed", "where init() failed"),
+        ("BadArgument", "Correct the deployment's settings"),
+    ],
+)
+def test_what_an_instance_says_of_itself_is_told_with_the_next_step(code: str, step: str) -> None:
+    status = FAILED.model_copy(update={"code": code, "message": "it went wrong."})
+    error = why_ended(Exit(3), status, b"")
+    assert error.code == code
+    assert error.message.startswith("it went wrong. ")
+    assert step in error.message
+
+
+def test_an_instance_that_used_up_its_memory_says_so_whatever_else_it_said() -> None:
+    ended = Exit(-9, out_of_memory=True, limit_bytes=7 << 29, peak_bytes=7 << 29)
+    error = why_ended(ended, FAILED, b"loading\n")
+    assert error.code == "PodOutOfMemory"
+    assert "the memory of 3.5 GiB that its instance type grants (at most 3.50 GiB were used)" in error.message
+    assert "larger instance_type" in error.message
+    assert error.log_tail == ("loading",)
+    assert "used up the memory that" in why_ended(Exit(None, out_of_memory=True), None, b"").message
+
+
+def test_an_instance_that_never_got_ready_is_told_by_what_its_port_did() -> None:
+    silent, strange = never_ready(310, b"", NOTHING_LISTENS), never_ready(310, b"", "the answer was HTTP/1.1 500")
+    assert silent.code == strange.code == "ResourceNotReady"
+    assert "the port never opened: the process runs, but nothing listened within 310 s" in silent.message
+    assert "listens, but did not answer GET / with 200 within 310 s" in strange.message
+    assert "HTTP/1.1 500" in strange.message
+
+
 def test_other_failures_say_what_to_look_at() -> None:
-    assert never_ready(310, b"").message.startswith("GET / was not answered within 310 s (readiness_probe")
     assert no_longer_alive(3, "no answer within 2 s", b"").message.endswith(
         "3 times in a row, the last: no answer within 2 s"
     )
     assert not_started("no space left").message == "the instance could not be started: no space left"
+    built = not_built("there is no numpy 99", ("resolving", "no solution"))
+    assert (built.code, built.log_tail) == ("ImageBuildFailure", ("resolving", "no solution"))
+    assert built.message.startswith("the environment could not be built: there is no numpy 99. ")
+    assert not_fetched("the disk is full").code == "ResourceNotReady"
 
 
 def test_what_user_code_says_is_bounded_and_printable() -> None:

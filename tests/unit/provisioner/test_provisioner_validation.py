@@ -38,8 +38,9 @@ from contracts.messages import (
     SetAutoscale,
     UpdateEndpoint,
 )
-from provisioner.core.validation import check, resolve
-from provisioner.core.world import Command, Fact, Quotas, World, sources_of
+from provisioner.core.sources import resolve, sources_of
+from provisioner.core.validation import check
+from provisioner.core.world import Command, Fact, Machine, Quotas, World
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CATALOG = Catalog(
@@ -47,6 +48,7 @@ CATALOG = Catalog(
     instance_types={"Standard_DS1_v2": InstanceType(vcpus=1, memory_gib=3.5, price_per_hour=Decimal("0.073"))},
     price_per_million_requests=Decimal(0),
 )
+MACHINE = Machine(cores=8, memory_gib=32)
 KEY = EndpointKey(digest="a" * 64, sealed="c2VhbGVk")
 CODE = Artifact(digest="c" * 64, name="src")
 MODEL = Artifact(digest="d" * 64, name="model")
@@ -98,9 +100,13 @@ ASSETS = {each.key(): each for each in (model("churn", "1"), model("churn", "2",
 
 
 def world(command: Command, fact: Fact | None = None, **changes: Any) -> World:
-    good = fact or Fact(is_folder=True, has_script=True, artifact=CODE)
-    facts = {source: good for source in sources_of(command) if source.problem is None}
-    return World(**{"endpoints": ENDPOINTS, "assets": ASSETS, "catalog": CATALOG, "facts": facts, **changes})
+    facts = {
+        source: fact or Fact(is_folder=source.must_be != "file", files=frozenset(source.wants), artifact=CODE)
+        for source in sources_of(command, changes.get("assets", ASSETS))
+        if source.problem is None
+    }
+    given = {"endpoints": ENDPOINTS, "assets": ASSETS, "catalog": CATALOG, "machine": MACHINE, "facts": facts}
+    return World(**{**given, **changes})
 
 
 def put(spec: Any, endpoint: str = "shop", deployment: str = "blue", **fields: Any) -> PutDeployment:
@@ -349,7 +355,7 @@ def test_a_bad_command_is_refused_with_its_field_code_and_next_step(
     [
         (Fact(problem="'/src' does not exist"), "spec.code_configuration.code", "does not exist"),
         (Fact(is_folder=False), "spec.code_configuration.code", "is a file"),
-        (Fact(is_folder=True, has_script=False), "spec.code_configuration.scoring_script", "has no file 'score.py'"),
+        (Fact(is_folder=True), "spec.code_configuration.scoring_script", "has no file 'score.py'"),
     ],
 )
 def test_what_the_disk_says_is_told_at_the_field_that_named_it(fact: Fact, field: str, says: str) -> None:
@@ -385,11 +391,11 @@ def test_every_problem_of_a_command_is_told_at_once() -> None:
 def test_latest_is_what_was_registered_last() -> None:
     versions = [model("m", "10", NOON), model("m", "9", NOON + timedelta(seconds=1)), model("n", "11")]
     assets = {each.key(): each for each in versions}
-    assert resolve("azureml:m@latest", assets) == versions[1]
-    assert resolve("azureml:m:10", assets) == versions[0]
-    assert resolve("azureml:o@latest", assets) is None
+    assert resolve("azureml:m@latest", "model", assets) == versions[1]
+    assert resolve("azureml:m:10", "model", assets) == versions[0]
+    assert resolve("azureml:o@latest", "model", assets) is None
 
 
 def test_file_uris_are_unquoted_and_paths_made_normal() -> None:
-    sources = sources_of(put(online("file:///my%20src/", model=AssetReference(path="/models/../models/x/"))))
+    sources = sources_of(put(online("file:///my%20src/", model=AssetReference(path="/models/../models/x/"))), {})
     assert [source.path for source in sources] == ["/models/x", "/my src"]

@@ -58,7 +58,6 @@ def test_every_problem_is_told_with_its_path_in_the_body() -> None:
     status, code, targets = refusal(lambda: requests.put_deployment("online", "x", "1x", body, None))
     assert (status, code) == (400, "BadArgument")
     assert sorted(targets) == [
-        "code_configuration",
         "deployment",
         "endpoint",
         "enviroment",
@@ -66,6 +65,19 @@ def test_every_problem_is_told_with_its_path_in_the_body() -> None:
         "model.id",
         "request_settings.max_queue_wait_ms",
     ]
+
+
+def test_logs_are_asked_for_in_azures_words() -> None:
+    command = requests.get_logs("diabetes", "blue", {"tail": 20, "containerType": "StorageInitializer"})
+    assert (command.endpoint, command.deployment, command.lines) == ("diabetes", "blue", 20)
+    assert command.container == "storage-initializer"
+    assert requests.get_logs("diabetes", "blue", {"instance": "i1"}).instance == "i1"
+    default = requests.get_logs("diabetes", "blue", {})
+    assert (default.container, default.lines) == ("inference-server", 5000)
+    wrong = {"tail": "20", "containerType": "model", "instance": 1, "lines": 2}
+    assert refusal(lambda: requests.get_logs("diabetes", "blue", wrong)) == (
+        400, "BadArgument", ["lines", "tail", "containerType", "instance"],
+    )  # fmt: skip
 
 
 def test_autoscale_problems_are_told_in_the_spelling_of_the_body() -> None:

@@ -3,16 +3,22 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from contracts.identities import system_assigned, user_assigned
 from contracts.messages import (
     Artifact,
+    AssetReference,
     BatchDeploymentSpec,
     BatchEndpointSpec,
     CodeConfiguration,
+    Collection,
+    DataCollector,
     DeploymentDesired,
     DeploymentError,
+    DeploymentEvent,
     DeploymentObserved,
     DeploymentSpec,
     EndpointDesired,
@@ -20,15 +26,19 @@ from contracts.messages import (
     EndpointKeys,
     EndpointObserved,
     EndpointSpec,
+    EnvironmentReference,
     Instance,
+    ManagedIdentity,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
+    UserAssignedIdentity,
 )
 from studio import views
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CODE = CodeConfiguration(code="file:///code", scoring_script="score.py")
 ARTIFACT = Artifact(digest="ab" * 32, name="code")
+TENANT = UUID("00000000-0000-0000-0000-000000000001")
 DIGEST, SEALED = "cd" * 32, "c2VhbGVk"
 
 
@@ -70,13 +80,17 @@ FAILED = DeploymentError(code="UserScriptInitFailed", message="init() raised", l
 def test_an_online_endpoint() -> None:
     desired = endpoint(OnlineEndpointSpec(tags={"a": "b"}), {"blue": (5, ONLINE), "green": (6, ONLINE)}, blue=100)
     seen = observed(7, blue=DeploymentObserved(generation=5, state="Succeeded", desired_instances=2))
-    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2")
+    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2", TENANT)
     assert document["name"] == "diabetes"
     assert document["kind"] == "online"
     assert document["generation"] == 7
     assert document["properties"] == {
         "description": "", "tags": {"a": "b"}, "properties": {}, "auth_mode": "key",
         "public_network_access": "enabled",
+        "identity": {
+            "type": "system_assigned", "tenant_id": str(TENANT), "user_assigned_identities": [],
+            "principal_id": system_assigned(TENANT, "diabetes", NOON).principal_id,
+        },
     }  # fmt: skip
     assert document["traffic"] == {"blue": 100, "green": 0}
     assert document["provisioning_state"] == "Succeeded"
@@ -88,10 +102,45 @@ def test_an_online_endpoint() -> None:
     }
 
 
+def test_who_the_instances_are() -> None:
+    ids = ("/subscriptions/s/userAssignedIdentities/a", "/subscriptions/s/userAssignedIdentities/b")
+    named = ManagedIdentity(
+        type="user_assigned",
+        user_assigned_identities=tuple(UserAssignedIdentity(resource_id=id) for id in ids),
+    )
+    shown = views.identity(endpoint(OnlineEndpointSpec(identity=named), {}), TENANT)
+    assert shown == {
+        "type": "user_assigned",
+        "tenant_id": str(TENANT),
+        "principal_id": None,
+        "user_assigned_identities": [user_assigned(TENANT, id).model_dump() for id in ids],
+    }
+
+
+def test_a_deployment_shows_what_it_is_made_of() -> None:
+    spec = OnlineDeploymentSpec(
+        model=AssetReference(path="artifact:x/model", type="mlflow_model"),
+        environment=EnvironmentReference(id="azureml:packages:3"),
+        data_collector=DataCollector(collections={"request": Collection()}),
+    )
+    shown = views.deployment(endpoint(OnlineEndpointSpec(), {"blue": (5, spec)}), None, "blue")["properties"]
+    assert shown["model"] == {"path": "artifact:x/model", "type": "mlflow_model", "id": None}
+    assert shown["environment"] == {"id": "azureml:packages:3", "conda_file": None, "image": None}
+    assert shown["code_configuration"] is None
+    assert shown["data_collector"]["collections"] == {"request": {"enabled": True, "data": None}}
+
+
+def test_an_event() -> None:
+    event = DeploymentEvent(endpoint="diabetes", deployment="blue", at=NOON, reason="Built", message="in 3 s")
+    assert views.event(event) == {
+        "instance": None, "at": "2026-11-01T12:00:00Z", "reason": "Built", "message": "in 3 s",
+    }  # fmt: skip
+
+
 def test_a_batch_endpoint_has_jobs_and_its_deployments_no_instances() -> None:
     desired = endpoint(BatchEndpointSpec(), {"linear": (2, BATCH)})
     seen = observed(7, linear=DeploymentObserved(generation=2, state="Succeeded", desired_instances=0))
-    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2")
+    document = views.endpoint(desired, seen, "https://scoring:1", "https://api:2", TENANT)
     assert document["scoring_uri"] == "https://api:2/v1/batchEndpoints/diabetes/jobs"
     assert document["deployments"] == {"linear": {"provisioning_state": "Succeeded", "error": None}}
     assert document["provisioning_state"] == "Succeeded"
@@ -100,7 +149,7 @@ def test_a_batch_endpoint_has_jobs_and_its_deployments_no_instances() -> None:
 
 def test_no_document_has_a_key() -> None:
     desired = endpoint(OnlineEndpointSpec(), {"blue": (5, ONLINE)})
-    text = json.dumps([views.endpoint(desired, None, "s", "a"), views.deployment(desired, None, "blue")])
+    text = json.dumps([views.endpoint(desired, None, "s", "a", TENANT), views.deployment(desired, None, "blue")])
     assert DIGEST not in text
     assert SEALED not in text
 

@@ -5,7 +5,7 @@ PURE, see `base`.
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from contracts.messages.base import Message, Name, Part, Problem, Tags, Timestamp
 from contracts.messages.specs import (
@@ -133,6 +133,13 @@ class Artifact(Part):
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     name: str = Field(pattern=r"^[^/\\\x00]+$")
+
+    @field_validator("name")
+    @classmethod
+    def _names_something(cls, value: str) -> str:
+        if value in (".", ".."):
+            raise ValueError("must be the name of a file or folder")
+        return value
 
 
 class EndpointKey(Part):

@@ -2,10 +2,14 @@
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+READABLE_FOLDER = 0o755
+READABLE_FILE = 0o644
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -41,3 +45,15 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
             if not path.exists():
                 write_atomically(path, make())
     return path.read_bytes()
+
+
+def open_to_read(folder: Path) -> None:
+    """Let every user read what is below `folder`, whatever umask it was made with; programs stay programs."""
+    for place, _, names in os.walk(folder):
+        os.chmod(place, READABLE_FOLDER)
+        for name in names:
+            path = os.path.join(place, name)
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
+            wanted = READABLE_FOLDER if mode & stat.S_IXUSR else READABLE_FILE
+            if mode != wanted and not os.path.islink(path):
+                os.chmod(path, wanted)

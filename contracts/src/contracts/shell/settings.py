@@ -19,11 +19,31 @@ class Settings(BaseModel):
         default=0, ge=0, le=65535, description="/healthz, /readyz and /metrics; 0 takes a free port"
     )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    artifact_store: str = Field(
+        default_factory=lambda given: str(given["home"] / "store"),
+        min_length=1,
+        description="where artifacts are kept: a folder, s3://, az:// or gs://; credentials come from the environment",
+    )
+    artifact_gib: float = Field(default=20.0, gt=0, description="the largest model or code folder that is taken")
+    environment_builds: bool = Field(
+        default=False, description="whether packages without a wheel are built, which runs their authors' code"
+    )
+    environment_seconds: float = Field(default=1800, gt=0, description="how long an environment may take to build")
+
+    @property
+    def environments(self) -> Path:
+        """The environments that user code runs in."""
+        return self.home / "environments"
 
     @property
     def artifacts(self) -> Path:
-        """The artifact store."""
+        """Where artifacts that run lie on this machine: copies of what is in the store."""
         return self.home / "artifacts"
+
+    @property
+    def largest_artifact(self) -> int:
+        """The most bytes that one artifact may have."""
+        return int(self.artifact_gib * 2**30)
 
 
 S = TypeVar("S", bound=Settings)

@@ -8,7 +8,7 @@ is one instance in that sense: its sources, the routers, are added up within eac
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -90,12 +90,12 @@ def _request_latency(window: Window, start: int, end: int) -> list[list[Point]]:
     return [[Point(at, millis, requests) for ring in rings for at, requests, millis in ring.between(start, end)]]
 
 
-def _of_instances(pick: Callable[[float, float], float]) -> "Measure":
+def _of_instances(rings: Callable[[Window], Mapping[str, Ring]], pick: Callable[[float, float], float]) -> "Measure":
     def measure(window: Window, start: int, end: int) -> list[list[Point]]:
-        def points(ring: Ring) -> list[Point]:
-            return [Point(second, pick(cpu, memory), 1) for second, cpu, memory in ring.between(start, end)]
-
-        return [points(ring) for ring in window.resources.values()]
+        return [
+            [Point(second, pick(first, other), 1) for second, first, other in ring.between(start, end)]
+            for ring in rings(window).values()
+        ]
 
     return measure
 
@@ -110,10 +110,11 @@ Measure = Callable[[Window, int, int], list[list[Point]]]
 METRICS: dict[str, Measure] = {
     "RequestsPerMinute": _requests_per_minute,
     "RequestLatency": _request_latency,
-    "CpuUtilizationPercentage": _of_instances(lambda cpu, _: cpu),
-    "CpuMemoryUtilizationPercentage": _of_instances(lambda _, memory: memory),
+    "CpuUtilizationPercentage": _of_instances(lambda window: window.resources, lambda cpu, _: cpu),
+    "CpuMemoryUtilizationPercentage": _of_instances(lambda window: window.resources, lambda _, memory: memory),
+    "DiskUtilization": _of_instances(lambda window: window.disks, lambda disk, _: disk),
 }
-"""The metrics that Endpunkt measures, by Azure's names: requests a minute, mean milliseconds, percent, percent."""
+"""The metrics that Endpunkt measures, by Azure's names: requests a minute, mean milliseconds, then percents."""
 
 _STATISTICS: dict[str, Callable[[list[float]], float]] = {
     "Average": _mean,

@@ -64,6 +64,8 @@ class Window:
         """Requests and milliseconds of latency in each second, by source."""
         self.resources: dict[str, Ring] = {}
         """Percent of processor and of memory in each second, by instance."""
+        self.disks: dict[str, Ring] = {}
+        """Percent of disk in each second (the second number is unused), by instance that tells it."""
 
     def add(self, sample: LoadSample | ResourceSample) -> None:
         """Take a sample; one of a second that it holds already replaces it."""
@@ -72,6 +74,8 @@ class Window:
             self._ring(self.load, sample.source).put(second, sample.requests, sample.latency_ms_sum)
         else:
             self._ring(self.resources, sample.instance).put(second, sample.cpu_percent, sample.memory_percent)
+            if sample.disk_percent is not None:
+                self._ring(self.disks, sample.instance).put(second, sample.disk_percent, 0.0)
 
     def _ring(self, rings: dict[str, Ring], name: str) -> Ring:
         ring = rings.get(name)
@@ -86,14 +90,15 @@ class Window:
     def forget(self, now: datetime) -> None:
         """Let go of the sources and instances that are gone."""
         oldest = int(now.timestamp()) - self.seconds
-        for rings in (self.load, self.resources):
+        for rings in (self.load, self.resources, self.disks):
             for name in [name for name, ring in rings.items() if ring.newest < oldest]:
                 del rings[name]
 
     def resized(self, seconds: int) -> "Window":
         """The same samples in a window of another length."""
         window = Window(seconds, self.since)
-        for rings, copies in ((self.load, window.load), (self.resources, window.resources)):
+        pairs = (self.load, window.load), (self.resources, window.resources), (self.disks, window.disks)
+        for rings, copies in pairs:
             for name, ring in rings.items():
                 copies[name] = Ring(seconds)
                 for second, first, second_number in sorted(ring.items()):

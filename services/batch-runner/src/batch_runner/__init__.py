@@ -9,6 +9,7 @@
 | `room` | which jobs may start workers now (pure) |
 | `inputs` | which files an input is |
 | `folder` | how a job lies on disk: plan, segments, output, logs |
+| `preparation` | what a job's workers need on this machine: files, environment, runtime |
 | `worker` | one process that runs the user's script |
 | `scoring` | mini-batches on the job's own instances |
 | `job` | one job, step by step |

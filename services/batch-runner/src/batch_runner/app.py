@@ -12,13 +12,18 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from prometheus_client import Gauge
 
 from batch_runner.job import JobRun, Surroundings
 from batch_runner.ledger import JobLedger
 from batch_runner.machine import Machine, Outbox
+from batch_runner.preparation import Preparation
 from batch_runner.settings import BatchRunnerSettings
+from contracts.artifacts.store import ArtifactStore
+from contracts.environments.builder import EnvironmentBuilder
+from contracts.environments.runtime import install
 from contracts.instance_time import InstanceTime
 from contracts.log import DeadLetters, KafkaSettings, NotHeldError, Processor, Publisher, Reader, Table
 from contracts.messages import EndpointDesired, StartBatchJob
@@ -71,7 +76,12 @@ class BatchRunner:
         self._machine = Machine(settings.max_workers)
         self._meter = InstanceTime(settings.source, int(time.time() * 1000))
         self._outbox = Outbox(self._publisher)
-        self._around = Surroundings(settings, self._processor, self._endpoint, self._machine, self._meter, self._outbox)
+        runtime = partial(install, settings.home)
+        store = ArtifactStore(settings.artifact_store, settings.artifacts, settings.largest_artifact)
+        preparation = Preparation(store, EnvironmentBuilder.of(settings), runtime)
+        self._around = Surroundings(
+            settings, self._processor, self._endpoint, preparation, self._machine, self._meter, self._outbox
+        )
         self._jobs: dict[str, _Running] = {}
 
     def not_ready(self) -> list[str]:

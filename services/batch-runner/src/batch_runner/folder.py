@@ -3,7 +3,8 @@
     lock              held by the process that runs the job
     plan.json         what it runs
     segments/         one file for each settled mini-batch; its name says what became of it (see `judge.Segment`)
-    logs/             job_progress_overview.txt, and user/ with error.txt and what the workers printed
+    logs/             job_progress_overview.txt, preparation.txt (files and environment), and user/ with error.txt and
+                      what the workers printed
     output/           the output, when the job names no other place
 
 Each file appears whole or not at all, so the listing of `segments` is the ledger of what is done. The output is built
@@ -155,6 +156,11 @@ class JobFolder:
     def write_progress(self, overview: str) -> None:
         """Replace the progress overview."""
         write_atomically(self._logs / "job_progress_overview.txt", overview.encode(), _READABLE)
+
+    def write_preparation(self, text: str) -> None:
+        """Add to what is told of the files' and the environment's coming to this machine."""
+        with (self._logs / "preparation.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
 
     def write_error(self, text: str) -> None:
         """Add to the users' error log."""

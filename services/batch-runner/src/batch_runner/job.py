@@ -19,16 +19,17 @@ from batch_runner.inputs import look
 from batch_runner.judge import Tally, tally, verdict
 from batch_runner.ledger import JobLedger, overview
 from batch_runner.lifecycle import Event, Step, next_step
-from batch_runner.machine import Machine, Outbox, ended, in_thread
+from batch_runner.machine import Machine, Outbox
 from batch_runner.plan import Plan, make_plan, told
+from batch_runner.preparation import NotPreparedError, Preparation
 from batch_runner.room import Waiting
 from batch_runner.scoring import JobFailedError, Limits, Progress, Scoring, environment
 from batch_runner.settings import BatchRunnerSettings
 from batch_runner.worker import kill_marked
-from contracts.artifacts import artifact_path
 from contracts.instance_time import InstanceTime
 from contracts.log import NotHeldError, Processor
 from contracts.messages import BatchJob, EndpointDesired, FileCounts
+from contracts.shell.threads import ended, in_thread
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Surroundings:
     settings: BatchRunnerSettings
     processor: Processor[JobLedger]
     endpoint: Callable[[str], Awaitable[EndpointDesired | None]]
+    preparation: Preparation
     machine: Machine
     meter: InstanceTime
     outbox: Outbox
@@ -148,9 +150,6 @@ class JobRun:
         plan = make_plan(command, document.submitted_at, endpoint, found, settings.max_workers)
         if not isinstance(plan, Plan):
             raise JobFailedError(told(plan))
-        for artifact in filter(None, (plan.code, plan.model)):
-            if not (path := artifact_path(self._artifacts, artifact)).exists():
-                raise JobFailedError(f"ResourceNotReady: {path} is missing: put deployment '{plan.deployment}' again")
         try:
             self._plan = await in_thread(self._folder.write_plan, plan)
         except OSError as error:
@@ -212,10 +211,6 @@ class JobRun:
         assert self._plan is not None, "next_step asks for a plan first"
         return self._plan
 
-    @property
-    def _artifacts(self) -> Path:
-        return self._around.settings.artifacts.resolve()
-
     async def _enter(self) -> None:
         document = self.ledger.open[self.job]
         fresh = document.status == "Queued"
@@ -224,18 +219,26 @@ class JobRun:
     async def _run_workers(self) -> None:
         plan, settings = self._planned, self._around.settings
         building = self._folder.building(plan.output)
+        try:
+            prepared = await self._around.preparation.of(plan, self._told_of_preparation)
+        except NotPreparedError as error:
+            raise JobFailedError(str(error)) from error
         scoring = Scoring(
             self.job,
             plan,
             self._folder,
             self._progress,
-            environment(plan, self._artifacts, building, self._folder.root, os.environ),
+            prepared.command,
+            environment(plan, prepared, building, self._folder.root, os.environ),
             Limits(settings.worker_start_seconds, settings.worker_stop_seconds),
             self._around.meter,
             self._around.outbox.put,
             self._ready,
         )
         await scoring.run()
+
+    def _told_of_preparation(self, text: str) -> None:
+        self._folder.write_preparation(f"{datetime.now(UTC):%FT%TZ} {text}\n")
 
     async def _ready(self) -> None:
         async with self._readying:

@@ -17,6 +17,7 @@ from contracts.messages import (
     BatchOverrides,
     DeploymentDesired,
     EndpointDesired,
+    EnvironmentDesired,
     Problem,
     StartBatchJob,
 )
@@ -48,6 +49,7 @@ class Plan:
     folder: str
     files: tuple[str, ...]
     output: str
+    environment: EnvironmentDesired | None = None
     output_id: tuple[int, int] = (0, 0)
     failure: str | None = None
 
@@ -73,9 +75,10 @@ class Plan:
 
     def to_json(self) -> bytes:
         """The plan as JSON. File names that are no Unicode survive, as escaped surrogates."""
-        document = asdict(replace(self, spec=None, code=None, model=None))  # type: ignore[arg-type]
+        parts = {"spec": self.spec, "code": self.code, "model": self.model, "environment": self.environment}
+        document = asdict(replace(self, **dict.fromkeys(parts)))  # type: ignore[arg-type]
         document["submitted_at"] = self.submitted_at.isoformat()
-        for name, part in (("spec", self.spec), ("code", self.code), ("model", self.model)):
+        for name, part in parts.items():
             document[name] = part and part.model_dump(mode="json")
         return json.dumps(document).encode()
 
@@ -87,6 +90,8 @@ class Plan:
         document["spec"] = BatchDeploymentSpec.model_validate(document["spec"])
         document["code"] = Artifact.model_validate(document["code"])
         document["model"] = document["model"] and Artifact.model_validate(document["model"])
+        if environment := document.get("environment"):
+            document["environment"] = EnvironmentDesired.model_validate(environment)
         document["files"], document["output_id"] = tuple(document["files"]), tuple(document["output_id"])
         return cls(**document)
 
@@ -156,7 +161,9 @@ def make_plan(
     file_name = spec.settings.output_file_name
     if file_name in (".", "..") or len(os.fsencode(file_name)) > _LONGEST_NAME:
         problems.append(_bad("output_file_name", "is no name of a file: give one such as predictions.csv"))
-    if problems:
+    if deployment.code is None:
+        problems.append(_bad("deployment", f"'{name}' has no script to run: put it again with code_configuration"))
+    if problems or deployment.code is None:
         return tuple(problems)
     return Plan(
         submitted_at=submitted_at,
@@ -165,6 +172,7 @@ def make_plan(
         spec=spec,
         code=deployment.code,
         model=deployment.model,
+        environment=deployment.environment,
         folder=found.folder,
         files=found.files,
         output=found.output,

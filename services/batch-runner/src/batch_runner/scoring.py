@@ -3,19 +3,19 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from batch_runner.folder import JobFolder
 from batch_runner.judge import Outcome, Segment, Tally, outcome, tally, verdict
-from batch_runner.machine import in_thread
 from batch_runner.plan import Plan
+from batch_runner.preparation import Prepared
 from batch_runner.worker import MARK, Answer, Launch, StartError, Worker
-from contracts.artifacts import artifact_folder, artifact_path
 from contracts.instance_time import InstanceTime
 from contracts.messages import ComputeInstance, MiniBatchEnded
+from contracts.shell.threads import in_thread
 
 _PASSED_ON = ("PATH", "LANG")
 _LONGEST_ERROR = 2000
@@ -26,19 +26,20 @@ class JobFailedError(Exception):
     """The job fails; the text is for whoever started it."""
 
 
-def environment(plan: Plan, artifacts: Path, building: Path, mark: Path, outer: Mapping[str, str]) -> dict[str, str]:
+def environment(plan: Plan, prepared: Prepared, building: Path, mark: Path, outer: Mapping[str, str]) -> dict[str, str]:
     """All that a worker is told: nothing of this process's own environment but where programs are."""
     told = {name: outer[name] for name in _PASSED_ON if name in outer}
     told |= plan.spec.settings.environment_variables
     told |= {
-        "AML_APP_ROOT": str(artifact_path(artifacts, plan.code)),
+        "AML_APP_ROOT": str(prepared.code),
         "AZUREML_ENTRY_SCRIPT": plan.spec.code_configuration.scoring_script,
         "AZUREML_BI_OUTPUT_PATH": str(building),
         "HOME": str(mark),
+        "PYTHONPATH": str(prepared.runtime),
         MARK: str(mark),
     }
-    if plan.model is not None:
-        told["AZUREML_MODEL_DIR"] = str(artifact_folder(artifacts, plan.model))
+    if prepared.model is not None:
+        told["AZUREML_MODEL_DIR"] = str(prepared.model.parent)
     return told
 
 
@@ -73,7 +74,8 @@ class _Instance:
 
 
 class Scoring:
-    """Runs what is left of a job. `told` is the workers' environment; `on_ready` is awaited whenever one is ready."""
+    """Runs what is left of a job. `command` starts a worker's module, and `told` is its environment; `on_ready` is
+    awaited whenever one is ready."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Scoring:
         plan: Plan,
         folder: JobFolder,
         progress: Progress,
+        command: Sequence[str],
         told: Mapping[str, str],
         limits: Limits,
         meter: InstanceTime,
@@ -88,7 +91,7 @@ class Scoring:
         on_ready: Callable[[], Awaitable[None]],
     ):
         self._job, self._plan, self._folder, self._progress = job, plan, folder, progress
-        self._told, self._limits = told, limits
+        self._command, self._told, self._limits = command, told, limits
         self._meter, self._publish, self._on_ready = meter, publish, on_ready
         done = folder.segments()
         progress.tally = tally(done.values(), plan.size)
@@ -159,6 +162,7 @@ class Scoring:
     async def _start(self, instance: _Instance, number: int) -> Worker | None:
         name = f"{instance.id}-{number}"
         launch = Launch(
+            command=self._command,
             environment=self._told,
             folder=Path(self._told["AML_APP_ROOT"]),
             stdout=self._folder.worker_log("stdout", name),

@@ -9,8 +9,7 @@ import json
 import os
 import signal
 import socket
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a worker is started: all of its environment, its folder, its logs, and the seconds that it may take."""
+    """How a worker is started: the command that runs its module, all of its environment, its folder, its logs, and the
+    seconds that it may take."""
 
+    command: Sequence[str]
     environment: Mapping[str, str]
     folder: Path
     stdout: Path
@@ -91,9 +92,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         try:
             with theirs, launch.stdout.open("ab") as stdout, launch.stderr.open("ab") as stderr:
-                # -P: the script's folder must not shadow the modules of the worker.
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "inference_server.batch", "--fd", str(theirs.fileno())),
+                    *(*launch.command, "--fd", str(theirs.fileno())),
                     env=launch.environment,
                     cwd=launch.folder,
                     stdin=asyncio.subprocess.DEVNULL,

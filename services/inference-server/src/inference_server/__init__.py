@@ -7,12 +7,20 @@ Installed into the user's own environment, so it depends on the standard library
 | `http` | which bytes are an HTTP/1.1 request (sans-IO) |
 | `inputs` | what `run()` is called with |
 | `replies` | which status, headers and body answer it |
-| `script` | whether a script is one that can be served |
-| `scoring` | which route a request takes and what its reply is |
+| `models`, `script`, `mlflow_model` | what is served, and whether it can be |
+| `routes`, `scoring` | which route a request takes and what its reply is |
+| `v2`, `tensors` | the Open Inference Protocol v2 |
+| `swagger`, `signature` | how `/swagger.json` describes the model |
+| `warm_up` | whether a sample request lets the server get ready |
+| `config_file`, `settings` | what the environment asks for |
+| `collection`, `collected_files`, `collector`, `monitoring` | the data collector |
+| `debug` | where a debugger attaches |
 | `workers` | which thread calls `run()`, in which order, and how a late one is stopped |
 | `connection`, `server` | connections, readiness and draining (asyncio) |
 | `compat` | which of Azure's modules a script can import |
 | `batch`, `rows` | the mini-batch worker and the rows that it returns |
 """
+
+from __future__ import annotations
 
 __version__ = "0.1.0"

@@ -4,19 +4,29 @@ Exit codes: 0 after draining, 2 for bad arguments, 3 for settings or a script th
 stderr and in ENDPUNKT_STATUS_FILE), 143 or 130 at a second signal.
 """
 
+from __future__ import annotations
+
 import argparse
 import faulthandler
+import logging
 import os
 import socket
 import sys
+import time
+from collections.abc import Callable
 
-from inference_server import script
+from inference_server import debug, models, script, warm_up
+from inference_server.config_file import with_config_file
 from inference_server.console import set_up
+from inference_server.processes import Link, Processes
 from inference_server.replies import Replies
-from inference_server.scoring import Scoring
+from inference_server.routes import Model
+from inference_server.scoring import Scorer, Scoring
 from inference_server.server import Server
 from inference_server.settings import Settings, SettingsError
 from inference_server.status import StatusFile
+
+log = logging.getLogger("inference_server")
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +39,7 @@ def main(arguments: list[str]) -> int:
     status = StatusFile(os.environ)
     status.write("starting")
     try:
-        settings = Settings.from_environ(os.environ)
+        settings = Settings.from_environ(with_config_file(os.environ))
     except SettingsError as error:
         return _fail(status, "BadArgument", f"The server's environment variables cannot be used:\n{error}")
     set_up(settings.log_level)
@@ -38,17 +48,80 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         where = f"--fd {options.fd}" if options.fd is not None else f"{options.host}:{options.port}"
         return _fail(status, "InternalServerError", f"Cannot listen on {where}: {error}")
+    if settings.worker_count == 1:
+        return _serve(listener, settings, None, lambda: status.write("ready"), _failer(status))
+    loaded: Loaded | None = None
+    if settings.worker_preload:
+        try:
+            loaded = _load(settings)
+        except _REFUSALS as error:
+            return _refused(error, settings, _failer(status))
+
+    def serve(link: Link) -> int:
+        return _serve(listener, settings, loaded, link.ready, link.failed, link.attach)
+
+    return Processes(
+        listener,
+        settings.worker_count,
+        settings.worker_timeout_seconds,
+        serve,
+        lambda: status.write("ready"),
+        _failer(status),
+    ).run()
+
+
+Loaded = tuple[Model, "Callable[[Scorer], Scorer] | None"]
+_REFUSALS = (SettingsError, script.ScriptError)
+
+
+def _load(settings: Settings) -> Loaded:
+    debug.listen(settings)
+    watched = models.watched(settings)
+    return models.load(settings), watched
+
+
+def _serve(
+    listener: socket.socket,
+    settings: Settings,
+    loaded: Loaded | None,
+    ready: Callable[[], None],
+    failed: Callable[[str, str], None],
+    attach: Callable[[Server], None] = lambda server: None,
+) -> int:
+    """Serves in this process until it has drained; the exit code."""
     try:
-        loaded = script.load(settings)
+        began = time.perf_counter()
+        model, watched = loaded or _load(settings)
         replies = Replies(settings.server_version, settings.cors_origins)
-        scoring = Scoring(loaded, replies, settings.scoring_timeout_ms)
-        loaded.initialise()
-    except script.ScriptError as error:
-        script.report(error, settings)
-        status.write("failed", error.code, error.message)
-        return script.EXIT_CODE
-    Server(listener, scoring, settings, status).run()
+        routes = model.routes(settings)
+        scoring = Scoring(routes, replies, settings.scoring_timeout_ms, settings.max_response_bytes, watched)
+        imported = time.perf_counter()
+        model.initialise()
+        initialised = time.perf_counter()
+        warm_up.run(scoring, settings)
+    except _REFUSALS as error:
+        return _refused(error, settings, failed)
+    seconds = (imported - began, initialised - imported, time.perf_counter() - initialised)
+    log.info("The script was imported in %.3f s, init() took %.3f s, the warm-up %.3f s", *seconds)
+    server = Server(listener, scoring, settings, ready)
+    attach(server)
+    server.run()
     return 0
+
+
+def _refused(error: SettingsError | script.ScriptError, settings: Settings, failed: Callable[[str, str], None]) -> int:
+    if isinstance(error, script.ScriptError):
+        script.report(error, settings)
+        failed(error.code, error.message)
+    else:
+        message = f"The server's environment variables cannot be used:\n{error}"
+        print(message, file=sys.stderr)
+        failed("BadArgument", message)
+    return script.EXIT_CODE
+
+
+def _failer(status: StatusFile) -> Callable[[str, str], None]:
+    return lambda code, message: status.write("failed", code, message)
 
 
 def _fail(status: StatusFile, code: str, message: str) -> int:

@@ -22,6 +22,8 @@ the script prints goes to stdout and stderr, never into the protocol. Files of t
 `AZUREML_BI_OUTPUT_PATH`).
 """
 
+from __future__ import annotations
+
 import argparse
 import faulthandler
 import json
@@ -34,6 +36,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from inference_server import script
+from inference_server.config_file import with_config_file
 from inference_server.console import set_up
 from inference_server.rows import rows
 from inference_server.settings import Settings, SettingsError
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
         channel.sendall(json.dumps(message).encode() + b"\n")
 
     try:
-        settings = Settings.from_environ(os.environ)
+        settings = Settings.from_environ(with_config_file(os.environ))
     except SettingsError as error:
         message = f"The worker's environment variables cannot be used:\n{error}"
         print(message, file=sys.stderr)

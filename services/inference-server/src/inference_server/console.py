@@ -1,5 +1,7 @@
 """The process's stdout and stderr: the script's prints come out line by line, the server's log beside them."""
 
+from __future__ import annotations
+
 import io
 import logging
 import sys

@@ -4,8 +4,10 @@ Pure: bytes in, values out. Multipart is split here because the standard library
 and a file's bytes must come out unchanged.
 """
 
+from __future__ import annotations
+
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.message import Message
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,6 +29,15 @@ class MultiDict(dict[str, T], Generic[T]):
         for key, value in pairs:
             self.setdefault(key, value)
             self._lists.setdefault(key, []).append(value)
+
+    def get(self, key: str, default: Any = None, type: Callable[[Any], Any] | None = None) -> Any:
+        """With `type`, the value made one; the default where it cannot be."""
+        if key not in self:
+            return default
+        try:
+            return self[key] if type is None else type(self[key])
+        except (TypeError, ValueError):
+            return default
 
     def getlist(self, key: str) -> list[T]:
         return list(self._lists.get(key, ()))

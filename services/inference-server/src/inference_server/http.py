@@ -9,6 +9,8 @@ Usage: `feed()` bytes, then call `next_event()` until it returns None (more byte
 pipelined request wait in the parser until they are asked for.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +19,16 @@ from enum import Enum, auto
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CHUNK_LINE_BYTES = 1024  # a chunk's size and its extensions, which are ignored
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105 (a grammar's token, not a secret)
-_FIELDS = rf"(?:{_TOKEN}:[\t\x20-\x7e\x80-\xff]*+\r\n)*+"
-_HEAD = re.compile(rf"({_TOKEN}) ([\x21-\x7e\x80-\xff]++) HTTP/(\d\.\d)\r\n({_FIELDS})\r\n")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 (a grammar's token, not a secret)
+_FIELDS = rf"(?:{_TOKEN}:[\t\x20-\x7e\x80-\xff]*\r\n)*"
+_HEAD = re.compile(rf"({_TOKEN}) ([\x21-\x7e\x80-\xff]+) HTTP/(\d\.\d)\r\n({_FIELDS})\r\n")
 _TRAILERS = re.compile(rf"{_FIELDS}\r\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _ABSOLUTE = re.compile(r"https?://[^/?]*(.*)", re.IGNORECASE)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
-@dataclass(slots=True)
+@dataclass
 class Request:
     """One complete request. Header names are in lower case; values of a repeated header are joined by a comma."""
 

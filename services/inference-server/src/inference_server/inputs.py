@@ -9,6 +9,8 @@ Pure: a request in, keyword arguments out. Rules and texts are azureml-inference
 A parameter named `request_headers` gets the headers as a dict in every mode.
 """
 
+from __future__ import annotations
+
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -61,6 +63,37 @@ def input_parser(run: Callable[..., Any], raw: bool, schema: bool) -> Callable[[
     if len(inputs) == len(parameters):
         return parse
     return lambda request: parse(request) | {"request_headers": request_headers(request)}
+
+
+def refusing_unfit_input(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run()` with `@input_schema`, whose decorators convert the arguments before the user's own code is reached.
+
+    Where such a conversion fails, the request is at fault: InputError 400 with the reason. (Azure's server answers
+    500 without it.)
+    """
+
+    def checked(**arguments: Any) -> Any:
+        try:
+            return run(**arguments)
+        except Exception as error:
+            # The user's run() is called outside of that function, so no exception of it passes through.
+            if not passed_through(error, "inference_schema", "_deserialize_input_argument"):
+                raise
+            name = type(error).__name__
+            raise InputError(400, f"The input does not fit the schema of run(): {name}: {error}") from error
+
+    return checked
+
+
+def passed_through(error: BaseException, package: str, function: str) -> bool:
+    """Whether the exception was raised in a call of that package's function."""
+    frame = error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        if code.co_name == function and f"/{package}/" in code.co_filename:
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def request_headers(request: Request) -> dict[str, str]:

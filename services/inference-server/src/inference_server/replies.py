@@ -5,14 +5,17 @@ texts and headers are azureml-inference-server-http's (1.5), so that clients and
 unchanged. A reply's head lacks only what the connection decides: `Connection` and how a stream is framed.
 """
 
+from __future__ import annotations
+
 import json
+import os
+import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 from inference_server.response import FAILED, TEXT, piece
 
@@ -28,13 +31,17 @@ STREAM_TYPE = "text/plain; charset=utf-8"  # of a bare generator; an AMLResponse
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "date"})
 _NO_BODY = frozenset({204, 304})
+_PLAIN = frozenset({list, dict, str, int, float, bool, type(None)})
+_to_json = json.JSONEncoder().encode
+_random = random.Random()  # noqa: S311 (an id is no secret)
+os.register_at_fork(after_in_child=_random.seed)
 
 
 class UnsendableOutput(Exception):
     """What `run()` returned cannot be sent; the text says why."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Reply:
     head: bytes  # the status line and header lines, each with its line end; no empty line
     body: bytes
@@ -51,6 +58,11 @@ class Replies:
     def health(self, headers: Mapping[str, str], ids: str) -> Reply:
         return self._text(headers, ids, b"Healthy", "")
 
+    def page(self, headers: Mapping[str, str], ids: str, kind: str, body: bytes) -> Reply:
+        """A 200 that no user code had a part in."""
+        head = f"{_status_line(200)}Content-Type: {kind}\r\n{FAILED}: False\r\n"
+        return Reply(self._head(head, headers, ids, len(body)), body)
+
     def options(self, headers: Mapping[str, str], ids: str) -> Reply:
         return self._text(headers, ids, b"", f"{FAILED}: False\r\n")
 
@@ -63,9 +75,10 @@ class Replies:
         *,
         failed: bool = False,
         allow: tuple[str, ...] = (),
+        document: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """`{"message": text}`. `failed`: the fault is the script's."""
-        body = json.dumps({"message": text}).encode()
+        """`{"message": text}`, or the document. `failed`: the fault is the script's."""
+        body = json.dumps({"message": text} if document is None else document).encode()
         allowed = f"Allow: {', '.join(allow)}\r\n" if allow else ""
         head = f"{_status_line(status)}Content-Type: application/json\r\n{FAILED}: {failed}\r\n{allowed}"
         return Reply(self._head(head, headers, ids, len(body)), body)
@@ -77,19 +90,24 @@ class Replies:
         Raises UnsendableOutput, and whatever a stream raises before its first piece.
         """
         took = f"x-ms-run-fn-exec-ms: {elapsed_ms:.3f}\r\n"
+        if type(output) in _PLAIN:  # the common case, before dearer questions
+            return self._json(headers, ids + took, output)
         if hasattr(output, "status_code") and hasattr(output, "get_data"):
             return self._response(headers, ids + took, output)
         if isinstance(output, Iterator):
             head = f"{_status_line(200)}Content-Type: {STREAM_TYPE}\r\n{FAILED}: False\r\n"
             return self._stream(self._head(head, headers, ids + took, None), output)
+        return self._json(headers, ids + took, output)
+
+    def _json(self, headers: Mapping[str, str], extra: str, output: Any) -> Reply:
         try:
-            body = b"{}" if output is None else json.dumps(output).encode()
+            body = b"{}" if output is None else _to_json(output).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise UnsendableOutput(
                 f"run() returned a value that cannot be sent as JSON: {error}. "
                 "Return plain lists, dicts, strings, numbers and booleans, or an AMLResponse."
             ) from error
-        return Reply(self._head(self._json_200, headers, ids + took, len(body)), body)
+        return Reply(self._head(self._json_200, headers, extra, len(body)), body)
 
     def _response(self, headers: Mapping[str, str], extra: str, response: Any) -> Reply:
         status = response.status_code
@@ -148,7 +166,7 @@ def correlate(headers: Mapping[str, str]) -> tuple[str, str | None]:
     `x-ms-request-id` was once both the server's and the client's id: without it, it echoes the client's id or else
     the server's; alone, it also stands for the client's.
     """
-    request_id = headers.get("x-request-id") or str(uuid4())
+    request_id = headers.get("x-request-id") or _new_id()
     if len(request_id) > MAX_ID_LENGTH:
         return "", f"x-request-id must not exceed {MAX_ID_LENGTH} characters"
     lines = f"x-request-id: {request_id}\r\n"
@@ -166,6 +184,12 @@ def correlate(headers: Mapping[str, str]) -> tuple[str, str | None]:
     if client:
         lines += f"x-ms-client-request-id: {client}\r\n"
     return lines, None
+
+
+def _new_id() -> str:
+    """A UUID of version 4. Not uuid4(), which asks the kernel for each."""
+    digits = f"{_random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _status_line(status: int) -> str:

@@ -4,6 +4,8 @@ Scripts import these names from Azure's packages, see `compat`. It offers the at
 their plain relatives, not all of Flask.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from functools import cached_property, lru_cache

@@ -1,5 +1,7 @@
 """`AMLResponse`: how a script answers with its own status, headers and bytes. Scripts import it through `compat`."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,10 +12,17 @@ FAILED = "x-ms-run-function-failed"
 
 
 class ResponseHeaders(Headers):
-    """Header fields in order, names in any case; `h[name] = value` replaces, `add` repeats."""
+    """Header fields in order, names in any case; `h[name] = value` replaces, `add` repeats. Values are made strings."""
 
-    def add(self, name: str, value: str) -> None:
-        self.add_header(name, value)
+    def __setitem__(self, name: str, value: object) -> None:
+        super().__setitem__(name, str(value))
+
+    def add(self, name: str, value: object) -> None:
+        self.add_header(name, str(value))
+
+    def update(self, fields: Mapping[str, object]) -> None:
+        for name, value in fields.items():
+            self[name] = value
 
 
 class AMLResponse:
@@ -49,6 +58,24 @@ class AMLResponse:
     @property
     def is_streamed(self) -> bool:
         return not isinstance(self.response, bytes)
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers["Content-Type"]
+
+    @content_type.setter
+    def content_type(self, value: str) -> None:
+        self.headers["Content-Type"] = value
+
+    @property
+    def data(self) -> bytes:
+        """The body. Setting it takes a str or bytes."""
+        body: bytes = self.get_data()
+        return body
+
+    @data.setter
+    def data(self, value: str | bytes) -> None:
+        self.response = piece(value)
 
     def get_data(self, as_text: bool = False) -> Any:
         """The body: bytes, or with `as_text` a string. Raises TypeError for a streamed body."""

@@ -7,6 +7,8 @@ index and header and with a space between values: the guide "Image processing wi
 `predictions.csv` back with `pandas.read_csv(header=None, sep=" ")`.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from typing import Any

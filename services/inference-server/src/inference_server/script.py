@@ -4,6 +4,8 @@ The script is `AZUREML_ENTRY_SCRIPT` (relative to `AML_APP_ROOT`), else the modu
 `ScriptError` carries the Azure error code that the deployment will show.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import importlib.util
@@ -18,13 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from inference_server import compat
+from inference_server import compat, swagger
 from inference_server.http import Request
-from inference_server.inputs import Arguments, SignatureError, input_parser
+from inference_server.inputs import Arguments, SignatureError, input_parser, refusing_unfit_input
+from inference_server.routes import Call, Routes
 from inference_server.settings import Settings
 
 EXIT_CODE = 3  # of a process whose script cannot be served, as Azure's
 TREE_LINES = 200
+SCORE_METHODS = ("GET", "POST", "OPTIONS", "HEAD")  # HEAD only for a script that sees every method
 MODULE_NAME = "entry_module"  # Azure's name for the imported entry script
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ def _is_ours(filename: str) -> bool:
     return filename.startswith("<frozen importlib") or Path(filename).parent == Path(__file__).parent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     path: str
     init: Callable[[], Any]
@@ -71,17 +75,47 @@ class Script:
         try:
             self.init()
         except BaseException as error:
-            raise ScriptError("UserScriptInitFailed", f"User's init function failed: {_said(error)}") from error
+            raise ScriptError("UserScriptInitFailed", f"User's init function failed: {said(error)}") from error
         log.info("Users's init has completed successfully")
+
+    @property
+    def schema_decorated(self) -> bool:
+        schemas = sys.modules.get("inference_schema.schema_util")
+        return schemas is not None and bool(schemas.is_schema_decorated(self.run))
 
     def input_parser(self) -> Callable[[Request], Arguments]:
         """How a request becomes `run()`'s arguments. Raises ScriptError."""
-        schemas = sys.modules.get("inference_schema.schema_util")
-        decorated = schemas is not None and bool(schemas.is_schema_decorated(self.run))
         try:
-            return input_parser(self.run, raw=self.raw_http, schema=decorated)
+            return input_parser(self.run, raw=self.raw_http, schema=self.schema_decorated)
         except SignatureError as error:
             raise ScriptError("BadArgument", f"{self.path}: {error}") from None
+
+    def routes(self, settings: Settings) -> Routes:
+        """`/score` and `/swagger.json`. Raises ScriptError."""
+        if settings.protocol == "v2":
+            from inference_server import v2
+
+            self.input_parser()
+            try:
+                predict = v2.script_predict(self.run, self.raw_http, self.schema_decorated)
+            except SignatureError as error:
+                raise ScriptError("BadArgument", f"{self.path}: {error}") from None
+            return v2.routes(settings, "python", predict, lambda: {"inputs": [], "outputs": []})
+        methods = SCORE_METHODS if self.raw_http else ("GET", "POST")
+        run = refusing_unfit_input(self.run) if self.schema_decorated else self.run
+        score = Call(self.input_parser(), run, frozenset(methods), SCORE_METHODS)
+        return Routes({"/score": score}, {"/swagger.json": swagger.page(settings, self.interface)})
+
+    def interface(self) -> swagger.Interface:
+        """The schemas of `run()`'s decorators, if it has any."""
+        if not self.schema_decorated:
+            return swagger.ANYTHING
+        schemas = sys.modules["inference_schema.schema_util"]
+        return swagger.Interface(
+            schemas.get_input_schema(self.run),
+            schemas.get_output_schema(self.run),
+            frozenset(schemas.get_supported_versions(self.run)),
+        )
 
 
 def load(settings: Settings) -> Script:
@@ -100,7 +134,7 @@ def load(settings: Settings) -> Script:
         elif isinstance(error, FileNotFoundError) and entry is not None and not entry.exists():
             message = f"No score script found at {entry} (AML_APP_ROOT and AZUREML_ENTRY_SCRIPT)."
         else:
-            message = "Failed to import user script because it raised an unhandled exception: " + _said(error)
+            message = "Failed to import user script because it raised an unhandled exception: " + said(error)
         raise ScriptError("UserScriptImportError", message) from error
     path = str(module.__file__)
     missing = [name for name in ("init", "run") if not callable(getattr(module, name, None))]
@@ -108,7 +142,10 @@ def load(settings: Settings) -> Script:
         lacks = "\n".join(f"User script at {path} does not have a {name}() function defined." for name in missing)
         raise ScriptError("UserScriptFunctionNotFound", lacks)
     log.info("Found user script at %s", path)
-    return Script(path, module.init, module.run, getattr(module, "shutdown", None))
+    # Some of Azure's tools put a script before the user's; it hands arguments on in a way that schemas do not survive.
+    driven = getattr(module, "driver_module", None)
+    run = driven.run if isinstance(driven, ModuleType) and hasattr(driven, "run") else module.run
+    return Script(path, module.init, run, getattr(module, "shutdown", None))
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -154,5 +191,6 @@ def text_of(error: BaseException) -> str:
         return "<exception str() failed>"
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Its class and text."""
     return f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")

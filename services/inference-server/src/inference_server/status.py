@@ -5,6 +5,8 @@ One JSON object, replaced atomically, so that a reader sees a whole one or none:
 `code` is one of Azure's deployment error codes and is set only when `state` is "failed".
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping

@@ -1,12 +1,14 @@
 """Who calls `run()`: the main thread and, for a concurrency above one, more threads beside it.
 
-The event loop lives in a thread of its own, so a script's `run()` is on the main thread as it is on Azure: there
-`asyncio.run`, `signal` and libraries that insist on the main thread work, and a call that outlives its deadline can be
-interrupted by a signal, even in the middle of a system call. Calls on the other threads cannot be interrupted in
-Python: they are answered in time, but their thread stays taken until `run()` returns.
+A script's `run()` is on the main thread as it is on Azure: there `asyncio.run`, `signal` and libraries that insist on
+the main thread work, and a call that outlives its deadline can be interrupted by a signal, even in the middle of a
+system call. Calls on the other threads cannot be interrupted in Python: they are answered in time, but their thread
+stays taken until `run()` returns.
 
 Jobs are started in the order in which they were submitted. A job that has not started can be cancelled.
 """
+
+from __future__ import annotations
 
 import queue
 import signal
@@ -41,29 +43,26 @@ class Job:
         return self._claim.acquire(blocking=False)
 
 
-class _Worker:
-    """A thread's loop; `running` is what its user code is busy with."""
+class Worker:
+    """One thread that calls `run()`; `running` is what its user code is busy with."""
 
-    def __init__(self, pool: "Workers", interruptible: bool):
-        self._pool = pool
+    def __init__(self, score: Callable[[Request], Reply], interruptible: bool):
+        self._score = score
         self.interruptible = interruptible
         self.running: Job | None = None
         self._interrupted: Job | None = None
 
-    def loop(self) -> None:
-        pool = self._pool
-        while (job := pool.jobs.get()) is not None:
-            if not job.claim():
-                continue
-            job.started = time.monotonic()
-            try:
-                self.running = job
-                reply = pool.score(job.request)
-                self.running = None
-            except ScoringTimeout:  # it has been answered already
-                self.running = None
-                continue
-            pool.deliver(job, reply)
+    def run(self, job: Job) -> Reply | None:
+        """The reply to a job that the caller has claimed; None when its time was up, for it has been answered."""
+        job.started = time.monotonic()
+        try:
+            self.running = job
+            reply = self._score(job.request)
+            self.running = None
+        except ScoringTimeout:
+            self.running = None
+            return None
+        return reply
 
     def on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """Once for each late job; an alarm that comes after its job has ended does nothing."""
@@ -82,33 +81,41 @@ class Workers:
         timeout_seconds: float,
     ):
         """`score` and `deliver` are called on the worker's thread and raise nothing."""
-        self.score = score
         self.deliver = deliver
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.timeout_seconds = timeout_seconds
-        self._workers = [_Worker(self, interruptible=number == 0) for number in range(count)]
+        self.main, *self._others = (Worker(score, interruptible=number == 0) for number in range(count))
 
-    def run(self) -> None:
-        """Works on the calling thread, which must be the main one, until `stop`."""
-        first, *others = self._workers
-        signal.signal(signal.SIGALRM, first.on_alarm)
-        for number, worker in enumerate(others, start=1):
-            threading.Thread(target=worker.loop, name=f"run-{number}", daemon=True).start()
-        first.loop()
+    def start(self) -> None:
+        """Starts the threads beside the main one, which calls this."""
+        signal.signal(signal.SIGALRM, self.main.on_alarm)
+        for number, worker in enumerate(self._others, start=1):
+            threading.Thread(target=self.work, args=(worker,), name=f"run-{number}", daemon=True).start()
+
+    def work(self, worker: Worker) -> None:
+        """The loop of a worker's thread, until `stop`."""
+        while (job := self.next_job()) is not None:
+            reply = worker.run(job)
+            if reply is not None:
+                self.deliver(job, reply)
+
+    def next_job(self) -> Job | None:
+        """Waits for a job that nobody has cancelled; None when it is time to stop."""
+        while (job := self.jobs.get()) is not None and not job.claim():
+            pass
+        return job
 
     def stop(self) -> None:
         """Each worker ends after the job that it has, if any."""
-        for _ in self._workers:
+        for _ in (self.main, *self._others):
             self.jobs.put(None)
 
-    def submit(self, request: Request, owner: Any) -> Job:
-        job = Job(request, owner)
+    def submit(self, job: Job) -> None:
         self.jobs.put(job)
-        return job
 
     def late(self, now: float) -> Iterator[Job]:
         """The jobs whose deadline has passed since the last call; those that can be are interrupted."""
-        for worker in self._workers:
+        for worker in (self.main, *self._others):
             job = worker.running
             if job is None or job.late or now < job.started + self.timeout_seconds:
                 continue
@@ -119,7 +126,7 @@ class Workers:
 
     def next_deadline(self, now: float) -> float:
         """When to call `late` again: no job can become late before."""
-        running = (worker.running for worker in self._workers)
+        running = (worker.running for worker in (self.main, *self._others))
         started = [job.started for job in running if job is not None and not job.late]
         return min([now, *started]) + self.timeout_seconds
 

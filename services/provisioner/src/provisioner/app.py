@@ -12,22 +12,52 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-from contracts.log import DeadLetters, KafkaSettings, Offset, Publisher, Reader, Table, command_broker, handle_commands
-from contracts.messages import AssetRegistered, EndpointCommand, EndpointDesired, EndpointObserved, ScaleDecision
+from contracts.artifacts.store import ArtifactStore
+from contracts.envelope import Record, Undecodable
+from contracts.environments.builder import EnvironmentBuilder
+from contracts.environments.runtime import install
+from contracts.log import (
+    DeadLetters,
+    KafkaSettings,
+    Offset,
+    Publisher,
+    Reader,
+    Table,
+    Tail,
+    command_broker,
+    handle_commands,
+)
+from contracts.messages import (
+    AssetRegistered,
+    EndpointCommand,
+    EndpointDesired,
+    EndpointObserved,
+    GetLogs,
+    Message,
+    ScaleDecision,
+)
+from contracts.shell.connections import Connections
 from contracts.shell.secrets import Sealer
 from contracts.shell.service import until_first
 from provisioner.announcer import Announcer
-from provisioner.artifacts import ArtifactStore
-from provisioner.compute.process import ProcessCompute
-from provisioner.compute.records import InstanceRecord
+from provisioner.artifacts import SourceFiles
+from provisioner.compute.housekeeping import Housekeeping
+from provisioner.compute.process import InstanceProcess, ProcessCompute
 from provisioner.core.counts import newer
 from provisioner.core.lifecycle import Phase
+from provisioner.events import Events
 from provisioner.handler import CommandHandler
+from provisioner.identity.server import Identity
+from provisioner.logs import Logs
+from provisioner.machine import this_machine
 from provisioner.meter import InstanceMeter, Sampler
+from provisioner.preparation import Preparation
 from provisioner.reconciler import Reconciler
 from provisioner.settings import ProvisionerSettings
+from provisioner.trust import InstanceTrust
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +95,54 @@ class Provisioner:
 
     async def _work(self, publisher: Publisher, stop: asyncio.Event) -> None:
         settings, catalog = self._settings, self._settings.catalog
-        store = ArtifactStore(settings.artifacts, int(settings.artifact_gib * 2**30))
-        store.tidy()
         meter = InstanceMeter(
             settings.home, publisher, settings.source, time.time_ns() // 1_000_000, settings.usage_seconds
         )
         decisions: dict[str, ScaleDecision] = {}
         tables = _Tables(self._kafka, DeadLetters(publisher, SERVICE), decisions)
-        compute = ProcessCompute(settings.home, settings.artifacts, catalog)
-        reconciler = Reconciler(tables.endpoints, decisions, compute, meter, settings.timing)
+        compute = ProcessCompute(settings.home, catalog, settings.users)
+        for said in compute.enforcement():
+            log.info("%s", said)
+        identity = Identity(settings.home, settings.identity_issuer)
+        events = Events(publisher)
+        trust = InstanceTrust(identity, Connections(settings.home))
+        reconciler = Reconciler(tables.endpoints, decisions, compute, meter, trust, events, settings.timing)
         tables.listen(reconciler.changed)
+        # Before anything else can fail: what runs is watched, whatever is to become of new instances.
+        reconciler.adopt()
+        identity.keep([tracked.instance.id for tracked in reconciler.running()])
         await tables.reader.start()
+        store = ArtifactStore(settings.artifact_store, settings.artifacts, settings.largest_artifact)
+        await asyncio.to_thread(store.tidy)
+        builder = EnvironmentBuilder.of(settings)
+        runtime, texts = partial(install, settings.home), settings.home / "logs" / "preparations"
+        preparation = Preparation(store, builder, runtime, texts, reconciler.changed, events)
+        await asyncio.to_thread(preparation.tidy, tables.endpoints)
         announcer = Announcer(publisher, tables.observed.entries, reconciler.told)
-        reconciler.begin(announcer)
+        reconciler.begin(announcer, preparation)
         handler = CommandHandler(
-            tables, publisher, store, Sealer(settings.home), catalog, settings.quotas, reconciler.remains
+            tables,
+            publisher,
+            SourceFiles(store, settings.largest_artifact),
+            builder,
+            Logs(reconciler.running, compute, preparation),
+            Sealer(settings.home),
+            catalog,
+            this_machine(),
+            settings.quotas,
+            reconciler.remains,
         )
-        sampler = Sampler(publisher, settings.source, catalog, lambda: _sampled(reconciler, tables.endpoints))
+        tables.ask(handler.hear)
+        sampler = Sampler(publisher, settings.source, catalog, lambda: _ready(reconciler))
+        log_bytes = int(settings.log_mib * 2**20)
+        housekeeping = Housekeeping(compute, lambda: [tracked.process for tracked in reconciler.running()], log_bytes)
         background = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(announcer.run(), name="announcer"),
-            asyncio.create_task(meter.run(lambda: _trim_logs(reconciler, settings)), name="meter"),
+            asyncio.create_task(events.run(), name="events"),
+            asyncio.create_task(identity.run(), name="identity"),
+            asyncio.create_task(meter.run(), name="meter"),
+            asyncio.create_task(housekeeping.run(), name="housekeeping"),
             asyncio.create_task(sampler.run(), name="sampler"),
         ]
         assert tables.reader.failed is not None
@@ -98,7 +155,9 @@ class Provisioner:
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await asyncio.gather(*background, preparation.stop(), return_exceptions=True)
+            await reconciler.instances.cleared()
+            compute.close()
             try:
                 await asyncio.wait_for(meter.flush(), _TELL_AT_MOST_SECONDS)
             except Exception as error:
@@ -141,7 +200,9 @@ class _Tables:
         self._assets = Table(AssetRegistered)
         self.observed = Table(EndpointObserved)
         decided = Table(ScaleDecision, self._decided)
-        self.reader = Reader(kafka, [self._desired, self._assets, self.observed, decided], dead_letters)
+        self._on_question: Callable[[Record, Message], None] = lambda record, message: None
+        questions = _Questions(lambda record, message: self._on_question(record, message))
+        self.reader = Reader(kafka, [self._desired, self._assets, self.observed, decided, questions], dead_letters)
 
     @property
     def endpoints(self) -> Mapping[str, EndpointDesired]:
@@ -162,12 +223,28 @@ class _Tables:
         """Have `on_change(endpoint)` called when the document of an endpoint, or a decision about it, changed."""
         self._on_change = on_change
 
+    def ask(self, on_question: Callable[[Record, Message], None]) -> None:
+        """Have `on_question` called for each question on the log, without the commands before it."""
+        self._on_question = on_question
+
     def _decided(self, key: str, decision: ScaleDecision | None) -> None:
         if decision is None:
             self._decisions.pop(key, None)
         else:
             self._decisions[key] = newer(decision, self._decisions.get(key))
         self._on_change(key.partition("/")[0])
+
+
+class _Questions(Tail):
+    """The GetLogs among new commands. What is no command at all is left to whoever handles commands."""
+
+    def __init__(self, on_message: Callable[[Record, Message], None]):
+        super().__init__(GetLogs.TOPIC, on_message)
+
+    def apply(self, record: Record) -> None:
+        if record.headers.get("ce_type") == GetLogs.TYPE:
+            with contextlib.suppress(Undecodable):
+                super().apply(record)
 
 
 async def _stop_instances(reconciler: Reconciler) -> None:
@@ -179,22 +256,8 @@ async def _stop_instances(reconciler: Reconciler) -> None:
     await reconciler.idle.wait()
 
 
-def _sampled(reconciler: Reconciler, endpoints: Mapping[str, EndpointDesired]) -> Iterator[InstanceRecord]:
-    """The ready instances of deployments that scale by rules."""
-    for tracked in reconciler.running():
-        place = tracked.instance.place
-        endpoint = endpoints.get(place.endpoint)
-        deployment = endpoint.deployments.get(place.deployment) if endpoint is not None else None
-        if tracked.instance.phase is Phase.READY and deployment is not None and deployment.autoscale is not None:
-            yield tracked.process.record
-
-
-def _trim_logs(reconciler: Reconciler, settings: ProvisionerSettings) -> None:
-    for tracked in reconciler.running():
-        try:
-            tracked.process.folder.trim(int(settings.log_mib * 2**20))
-        except OSError as error:  # the folder is the user's code's too
-            log.warning("cannot bound the output of %s: %s", tracked.instance.id, error)
+def _ready(reconciler: Reconciler) -> list[InstanceProcess]:
+    return [tracked.process for tracked in reconciler.running() if tracked.instance.phase is Phase.READY]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tells instance time (every few seconds) and, for deployments that scale by rules, what instances use (every second).
+"""Tells instance time (every few seconds) and what ready instances use (every second).
 
 <home>/instances/told.json holds the instant up to which instance time is told. It is written after the log has it, so
 a provisioner that was killed goes on from there: adopted instances have no gap, and at worst, when it was killed just
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,9 @@ from contracts.instance_time import InstanceTime
 from contracts.log import Publisher
 from contracts.messages import ResourceSample, UsageRecorded
 from contracts.shell.files import write_atomically
+from provisioner.compute.process import InstanceProcess
 from provisioner.compute.records import InstanceRecord
-from provisioner.compute.use import Sessions, Use
+from provisioner.compute.use import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +57,11 @@ class InstanceMeter:
         """The instance ended."""
         self._time.end(instance, at)
 
-    async def run(self, every: Callable[[], None]) -> None:
-        """Tell until cancelled. `every()` is called each time, for what else is to be done at this pace."""
+    async def run(self) -> None:
+        """Tell until cancelled."""
         while True:
             await self._running.wait()
             await asyncio.sleep(self._seconds)
-            every()
             try:
                 await self.flush()
             except Exception:
@@ -87,29 +88,32 @@ class InstanceMeter:
 
 
 class Sampler:
-    """Tells CPU and memory of ready instances as percentages of their instance type. `sampled()` says which."""
+    """Tells CPU, memory and disk of ready instances as percentages of their instance type, and of the disk that holds
+    their folder. `sampled()` says which are ready."""
 
     def __init__(
-        self, publisher: Publisher, source: str, catalog: Catalog, sampled: Callable[[], Iterable[InstanceRecord]]
+        self, publisher: Publisher, source: str, catalog: Catalog, sampled: Callable[[], Iterable[InstanceProcess]]
     ):
         self._publisher = publisher
         self._source = source
         self._catalog = catalog
         self._sampled = sampled
         self._sessions = Sessions()
-        self._before: dict[int, tuple[float, Use]] = {}
+        self._before: dict[str, tuple[float, float]] = {}
+        """By instance, when it was looked at last and the CPU seconds that it had used then."""
         self._failing = False
 
     async def run(self) -> None:
         """Sample at the end of each second, until cancelled."""
         while True:
             await asyncio.sleep(_SAMPLE_SECONDS - time.time() % _SAMPLE_SECONDS)
-            records = list(self._sampled())
-            if not records and not self._before:
+            processes = list(self._sampled())
+            if not processes and not self._before:
                 continue
             try:
-                for sample in self._samples(records):
-                    await asyncio.wait_for(self._publisher.send(sample), _SAMPLE_SECONDS)
+                async with asyncio.timeout(_SAMPLE_SECONDS):
+                    sent = [await self._publisher.send(sample) for sample in self._samples(processes)]
+                    await asyncio.gather(*sent)
                 self._failing = False
             except Exception as error:
                 # A second that could not be told is unknown, as the readers of samples expect; once is enough to log.
@@ -117,17 +121,20 @@ class Sampler:
                     log.warning("cannot tell samples: %r", error)
                 self._failing = True
 
-    def _samples(self, records: Iterable[InstanceRecord]) -> list[ResourceSample]:
+    def _samples(self, processes: Iterable[InstanceProcess]) -> list[ResourceSample]:
         """Samples of the second that just ended. An instance's first look only begins its account."""
-        by_pid = {record.pid: record for record in records}
         second = datetime.now(UTC) - timedelta(seconds=_SAMPLE_SECONDS / 2)
-        now, used, samples = time.monotonic(), self._sessions.use(by_pid), []
-        for pid, use in used.items():
-            record, before = by_pid[pid], self._before.get(pid)
+        samples, looked = [], dict[str, tuple[float, float]]()
+        for process in processes:
+            record = process.record
             kind = self._catalog.instance_types.get(record.spec.instance_type)
-            if before is None or kind is None or now <= before[0]:
+            if kind is None or (use := process.use(self._sessions)) is None:
                 continue
-            cpu = max(0.0, use.cpu_seconds - before[1].cpu_seconds) / (now - before[0])
+            now, before = time.monotonic(), self._before.get(record.id)
+            looked[record.id] = now, use.cpu_seconds
+            if before is None or now <= before[0]:
+                continue
+            cpu = max(0.0, use.cpu_seconds - before[1]) / (now - before[0])
             samples.append(
                 ResourceSample(
                     endpoint=record.place.endpoint,
@@ -137,7 +144,18 @@ class Sampler:
                     instance=record.id,
                     cpu_percent=100 * cpu / kind.vcpus,
                     memory_percent=100 * use.memory_bytes / (kind.memory_gib * 2**30),
+                    disk_percent=_disk_percent(process.folder.path),
                 )
             )
-        self._before = {pid: (now, use) for pid, use in used.items()}
+        self._before = looked
         return samples
+
+
+def _disk_percent(folder: Path) -> float | None:
+    """How full the disk is, as df(1) says it; None when the folder is gone."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    used = disk.f_blocks - disk.f_bfree
+    return 100 * used / max(1, used + disk.f_bavail)

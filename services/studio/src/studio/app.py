@@ -3,16 +3,22 @@
 import asyncio
 from datetime import UTC, datetime
 
+from contracts.artifacts.store import ArtifactStore
 from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader
+from contracts.shell.identity import tenant_id
 from contracts.shell.secrets import Sealer, admin_token
 from contracts.shell.service import until_first
 from contracts.shell.tls import server_context
+from studio.assets import Assets
 from studio.commands import Commands
+from studio.connections import ConnectionRoutes
 from studio.endpoints import Endpoints
+from studio.identity import IdentityDocuments
 from studio.resources import Resources
 from studio.server import Server, application
 from studio.settings import StudioSettings
 from studio.tables import Tables
+from studio.uploads import Uploads
 
 
 class Studio:
@@ -42,8 +48,14 @@ class Studio:
         reader = Reader(self._kafka, tables.sinks, DeadLetters(publisher, "studio"), on_batch=tables.notify)
         commands = Commands(publisher, tables, self._settings.reply_seconds)
         app = application(admin_token(home), self._settings.idle_seconds)
-        app.add_routes(Endpoints(tables, commands, Sealer(home), self._settings.scoring_url).routes())
+        store = ArtifactStore(self._settings.artifact_store, self._settings.artifacts, self._settings.largest_artifact)
+        endpoints = Endpoints(tables, commands, Sealer(home), self._settings.scoring_url, tenant_id(home))
+        app.add_routes(endpoints.routes())
         app.add_routes(Resources(tables, commands).routes())
+        app.add_routes(Assets(tables, commands).routes())
+        app.add_routes(Uploads(store, self._settings.largest_artifact, self._settings.idle_seconds).routes())
+        app.add_routes(ConnectionRoutes(home).routes())
+        app.add_routes(IdentityDocuments(home).routes())
         server = Server(app, context)
         try:
             await publisher.start()

@@ -3,13 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from contracts.log import Publisher
-from contracts.messages import CommandAccepted, CommandRejected, Message
+from contracts.messages import CommandAccepted, CommandRejected, LogsRead, Message, Reply
 from studio.replies import Refused, rejection
 from studio.tables import Tables
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Reply)
 
 
 class Commands:
@@ -29,17 +32,32 @@ class Commands:
         accepted = None
         try:
             async with asyncio.timeout(self._patience):
-                with self._tables.expecting(command_id) as reply:
-                    await self._publisher.publish(command, id=command_id)
-                    answer = await reply
-                if isinstance(answer, CommandRejected):
-                    log.info("%s %s rejected (id %s)", command.TYPE, command.key(), command_id)
-                    raise rejection(answer.problems)
-                accepted = answer
+                accepted = answer = await self._answer(command, command_id, CommandAccepted)
                 log.info("%s %s is generation %d (id %s)", command.TYPE, command.key(), answer.generation, command_id)
                 await self._tables.until(lambda: visible(answer))
         except TimeoutError:
             raise _late(command, command_id, accepted, self._patience) from None
+
+    async def ask(self, command: Message, command_id: str) -> LogsRead:
+        """Publish a question for the provisioner. Raises Refused with its problems, or with 504."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._answer(command, command_id, LogsRead)
+        except TimeoutError:
+            raise _late(command, command_id, None, self._patience) from None
+
+    async def _answer(self, command: Message, command_id: str, kind: type[R]) -> R:
+        """The provisioner's reply of this kind. Raises Refused with its problems."""
+        with self._tables.expecting(command_id) as expected:
+            await self._publisher.publish(command, id=command_id)
+            reply = await expected
+        if isinstance(reply, CommandRejected):
+            log.info("%s %s rejected (id %s)", command.TYPE, command.key(), command_id)
+            raise rejection(reply.problems)
+        if not isinstance(reply, kind):
+            message = f"{command_id} is the id of another command: choose another x-ms-client-request-id"
+            raise Refused(409, "BadArgument", message)
+        return reply
 
     async def start(self, command: Message, command_id: str, visible: Callable[[], bool]) -> None:
         """Publish for a service that answers with state alone, and wait for that. Raises Refused with 504."""

@@ -1,6 +1,7 @@
 """The routes of endpoints and deployments: Azure's ARM paths from `onlineEndpoints` and `batchEndpoints` on."""
 
 from typing import Literal, cast
+from uuid import UUID
 
 from aiohttp import web
 
@@ -28,11 +29,12 @@ _ONLINE = "/v1/{kind:onlineEndpoints}/{endpoint}"
 class Endpoints:
     """Handlers over the tables; what changes something goes through a command."""
 
-    def __init__(self, tables: Tables, commands: Commands, sealer: Sealer, scoring_url: str):
+    def __init__(self, tables: Tables, commands: Commands, sealer: Sealer, scoring_url: str, tenant: UUID):
         self._tables = tables
         self._commands = commands
         self._sealer = sealer
         self._scoring_url = scoring_url
+        self._tenant = tenant
 
     def routes(self) -> list[web.RouteDef]:
         """Every route of this module."""
@@ -47,6 +49,8 @@ class Endpoints:
             web.get(_DEPLOYMENT, self.show_deployment),
             web.put(_DEPLOYMENT, self.put_deployment),
             web.delete(_DEPLOYMENT, self.delete_deployment),
+            web.get(f"{_ONLINE}/deployments/{{deployment}}/events", self.list_events),
+            web.post(f"{_ONLINE}/deployments/{{deployment}}/getLogs", self.get_logs),
             web.get(autoscale, self.show_autoscale),
             web.put(autoscale, self.put_autoscale),
             web.delete(autoscale, self.delete_autoscale),
@@ -115,6 +119,24 @@ class Endpoints:
         names = {"endpoint": self._not_of_the_other_kind(request), "deployment": request.match_info["deployment"]}
         await self._apply(request, requests.command(DeleteDeployment, names))
         return web.Response(status=204)
+
+    async def list_events(self, request: web.Request) -> web.Response:
+        """What happened last, oldest first. Those of a deployment that is gone are told for a while."""
+        endpoint, name = self._endpoint(request), request.match_info["deployment"]
+        events = self._tables.events(endpoint.endpoint, name)
+        if not events:
+            self._deployment(request)
+        return web.json_response({"value": [views.event(event) for event in events]})
+
+    async def get_logs(self, request: web.Request) -> web.Response:
+        name, deployment = self._not_of_the_other_kind(request), request.match_info["deployment"]
+        id = command_id(request)
+        read = await self._commands.ask(requests.get_logs(name, deployment, requests.body_of(await body(request))), id)
+        try:
+            content = self._sealer.open(read.sealed, f"{read.command_id}/logs")
+        except SealError as error:
+            raise Refused(500, "InternalServerError", f"{error}: give studio the home of the provisioner") from None
+        return web.json_response({"content": content}, headers={"Cache-Control": "no-store"})
 
     async def show_autoscale(self, request: web.Request) -> web.Response:
         endpoint, deployment = self._deployment(request)
@@ -187,7 +209,7 @@ class Endpoints:
 
     def _view(self, request: web.Request, endpoint: EndpointDesired) -> views.Document:
         observed = self._tables.observed.entries.get(endpoint.endpoint)
-        return views.endpoint(endpoint, observed, self._scoring_url, str(request.url.origin()))
+        return views.endpoint(endpoint, observed, self._scoring_url, str(request.url.origin()), self._tenant)
 
     def _deployment_view(self, request: web.Request) -> views.Document:
         endpoint, name = self._deployment(request)

@@ -15,11 +15,11 @@ from pydantic_core import from_json
 from contracts.envelope import problems_of
 from contracts.messages import (
     CreateEndpoint,
+    GetLogs,
     Message,
     Problem,
     PutDeployment,
     RegenerateKey,
-    RegisterModel,
     SetAutoscale,
     StartBatchJob,
     UpdateEndpoint,
@@ -30,6 +30,7 @@ Kind = Literal["online", "batch"]
 Body = dict[str, Any]
 M = TypeVar("M", bound=Message)
 
+_CONTAINERS = {"InferenceServer": "inference-server", "StorageInitializer": "storage-initializer"}
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -97,14 +98,29 @@ def put_deployment(
     return command(PutDeployment, path)
 
 
+def get_logs(endpoint: str, deployment: str, body: Body) -> GetLogs:
+    """POST getLogs: {"tail": lines, "containerType": "InferenceServer" or "StorageInitializer"}, both optional; and
+    {"instance": id} for one instance alone."""
+    known = ("tail", "containerType", "instance")
+    problems = [_problem(name, f"unknown field; the body has {', '.join(known)}") for name in body if name not in known]
+    tail = body.get("tail", 5000)
+    if not isinstance(tail, int) or isinstance(tail, bool) or not 1 <= tail <= 100_000:
+        problems.append(_problem("tail", "must be a number of lines, from 1 to 100000"))
+    container = body.get("containerType", "InferenceServer")
+    if container not in _CONTAINERS:
+        problems.append(_problem("containerType", f"must be {' or '.join(_CONTAINERS)}"))
+    instance = body.get("instance")
+    if not isinstance(instance, str | None):
+        problems.append(_problem("instance", "must be an instance's id, as the deployment shows it"))
+    if problems:
+        raise rejection(problems)
+    path = {"endpoint": endpoint, "deployment": deployment, "container": _CONTAINERS[container], "lines": tail}
+    return command(GetLogs, {**path, "instance": instance})
+
+
 def set_autoscale(endpoint: str, deployment: str, body: Body) -> SetAutoscale:
     """PUT of a deployment's autoscale setting."""
     return command(SetAutoscale, {"endpoint": endpoint, "deployment": deployment, "autoscale": body})
-
-
-def register_model(name: str, version: str, body: Body) -> RegisterModel:
-    """PUT of a model's version."""
-    return command(RegisterModel, {"name": name, "version": version}, body)
 
 
 def start_job(endpoint: str, body: Body, fallback: str) -> StartBatchJob:

@@ -1,8 +1,8 @@
-"""The routes of batch jobs, models, costs, scale decisions and dead letters."""
+"""The routes of batch jobs, costs, scale decisions and dead letters."""
 
 from aiohttp import web
 
-from contracts.messages import BatchJob, CancelBatchJob, CommandAccepted
+from contracts.messages import BatchJob, CancelBatchJob
 from studio import requests, views
 from studio.commands import Commands
 from studio.costs import MixedCurrencies, cost_tree
@@ -11,7 +11,6 @@ from studio.server import body, command_id
 from studio.tables import Tables
 
 _JOBS = "/v1/batchEndpoints/{endpoint}/jobs"
-_MODEL = "/v1/models/{name}/versions/{version}"
 
 
 class Resources:
@@ -29,9 +28,6 @@ class Resources:
             web.post("/v1/jobs/{job}/cancel", self.cancel_job),
             web.get(_JOBS, self.list_jobs_of_endpoint),
             web.post(_JOBS, self.start_job),
-            web.get("/v1/models", self.list_models),
-            web.get(_MODEL, self.show_model),
-            web.put(_MODEL, self.register_model),
             web.get("/v1/costs", self.show_costs),
             web.get("/v1/decisions", self.list_decisions),
             web.get("/v1/deadletters", self.list_dead_letters),
@@ -68,34 +64,6 @@ class Resources:
         job = self._job(request.match_info["job"])
         await self._commands.start(CancelBatchJob(job=job.job), command_id(request), lambda: True)
         return web.json_response(views.job(self._job(job.job)), status=202)
-
-    async def list_models(self, _: web.Request) -> web.Response:
-        assets = sorted(self._tables.models.entries.values(), key=lambda asset: (asset.name, asset.registered_at))
-        return web.json_response({"value": [views.model(asset) for asset in assets]})
-
-    async def show_model(self, request: web.Request) -> web.Response:
-        """One version; `latest` is the one that was registered last."""
-        name, version = request.match_info["name"], request.match_info["version"]
-        versions = [
-            asset
-            for asset in self._tables.models.entries.values()
-            if asset.name == name and version in ("latest", asset.version)
-        ]
-        if not versions:
-            raise missing(f"model '{name}'" + ("" if version == "latest" else f" of version '{version}'"))
-        return web.json_response(views.model(max(versions, key=lambda asset: asset.registered_at)))
-
-    async def register_model(self, request: web.Request) -> web.Response:
-        name, version = request.match_info["name"], request.match_info["version"]
-        if version == "latest":
-            raise Refused(400, "BadArgument", "'latest' is no version of its own: it stands for the newest one")
-        command = requests.register_model(name, version, requests.body_of(await body(request)))
-
-        def visible(accepted: CommandAccepted) -> bool:
-            return accepted.subject in self._tables.models.entries
-
-        await self._commands.apply(command, command_id(request), visible)
-        return web.json_response(views.model(self._tables.models.entries[f"model:{name}:{version}"]), status=201)
 
     async def show_costs(self, request: web.Request) -> web.Response:
         since, until = requests.period(request.query)

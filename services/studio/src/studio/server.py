@@ -10,16 +10,21 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from studio import requests
+from studio.identity import DISCOVERY, JWKS
 from studio.replies import Refused, error_document
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 1 << 20
 OPEN_PATH = "/healthz"
+_OPEN = frozenset({OPEN_PATH, DISCOVERY, JWKS})
 _CONNECTIONS = 256
 _IDLE_SECONDS = web.AppKey("idle_seconds", float)
 
-_ROUTES = "/v1/ has onlineEndpoints, batchEndpoints, jobs, models, costs, decisions and deadletters"
+_ROUTES = (
+    "/v1/ has onlineEndpoints, batchEndpoints, jobs, models, environments, codes, data, artifacts, connections, costs, "
+    "decisions and deadletters"
+)
 _CODES = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}
 
 
@@ -95,7 +100,7 @@ def _authorized(token: str) -> Middleware:
     @web.middleware
     async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
-        if request.path != OPEN_PATH and not hmac.compare_digest(given, expected):
+        if request.path not in _OPEN and not hmac.compare_digest(given, expected):
             message = (
                 "send the header `Authorization: Bearer TOKEN` with the token in <home>/secrets/admin-token"
                 if not given

@@ -5,22 +5,30 @@ its sealed text.
 """
 
 from typing import Any
+from uuid import UUID
 
+from contracts.artifacts import artifact_uri
+from contracts.identities import principals
 from contracts.messages import (
     AssetRegistered,
     BatchJob,
     DeadLetter,
+    DeploymentEvent,
     EndpointDesired,
     EndpointObserved,
     MiniBatchEnded,
+    OnlineEndpointSpec,
     ScaleDecision,
 )
 
 Document = dict[str, Any]
 
 
-def endpoint(desired: EndpointDesired, observed: EndpointObserved | None, scoring_url: str, api_url: str) -> Document:
-    """An endpoint with its traffic (0 for the deployments that get none) and the state of its deployments."""
+def endpoint(
+    desired: EndpointDesired, observed: EndpointObserved | None, scoring_url: str, api_url: str, tenant: UUID
+) -> Document:
+    """An endpoint with its traffic (0 for the deployments that get none), who its instances are in `tenant`, and the
+    state of its deployments."""
     document: Document = {
         "name": desired.endpoint,
         "kind": desired.spec.kind,
@@ -29,6 +37,7 @@ def endpoint(desired: EndpointDesired, observed: EndpointObserved | None, scorin
         "provisioning_state": endpoint_state(desired, observed),
     }
     if desired.spec.kind == "online":
+        document["properties"]["identity"] = identity(desired, tenant)
         document |= {
             "traffic": {name: desired.traffic.get(name, 0) for name in desired.deployments},
             "scoring_uri": f"{scoring_url}/{desired.endpoint}/score",
@@ -40,6 +49,20 @@ def endpoint(desired: EndpointDesired, observed: EndpointObserved | None, scorin
         "deployments": {name: deployment_status(desired, observed, name) for name in desired.deployments},
         "created_at": desired.created_at.isoformat(),
         "updated_at": desired.updated_at.isoformat(),
+    }
+
+
+def identity(desired: EndpointDesired, tenant: UUID) -> Document:
+    """Who an online endpoint's instances are, in Azure's form: {"type", "tenant_id", "principal_id",
+    "user_assigned_identities": [{"resource_id", "principal_id", "client_id"}]}."""
+    assert isinstance(desired.spec, OnlineEndpointSpec)
+    who = [principal.model_dump(mode="json") for principal in principals(tenant, desired)]
+    own = desired.spec.identity.type == "system_assigned"
+    return {
+        "type": desired.spec.identity.type,
+        "tenant_id": str(tenant),
+        "principal_id": who[0]["principal_id"] if own else None,
+        "user_assigned_identities": [] if own else who,
     }
 
 
@@ -103,8 +126,8 @@ def decision(message: ScaleDecision) -> Document:
     return message.model_dump(mode="json")
 
 
-def model(asset: AssetRegistered) -> Document:
-    """A registered version of a model; `id` is what a deployment names."""
+def asset(asset: AssetRegistered) -> Document:
+    """A registered version of an asset; `id` is what a deployment names, `path` where its contents are kept."""
     return {
         "id": f"azureml:{asset.name}:{asset.version}",
         "name": asset.name,
@@ -112,6 +135,7 @@ def model(asset: AssetRegistered) -> Document:
         "type": asset.type,
         "description": asset.description,
         "tags": asset.tags,
+        "path": artifact_uri(asset.artifact),
         "digest": asset.artifact.digest,
         "created_at": asset.registered_at.isoformat(),
     }
@@ -128,6 +152,11 @@ def job(message: BatchJob, progress: list[MiniBatchEnded] | None = None) -> Docu
     if progress is not None:
         document["progress"] = [ended.model_dump(mode="json", exclude={"job"}) for ended in progress]
     return document
+
+
+def event(message: DeploymentEvent) -> Document:
+    """Something that happened to a deployment."""
+    return message.model_dump(mode="json", exclude={"endpoint", "deployment"})
 
 
 def dead_letter(letter: DeadLetter) -> Document:

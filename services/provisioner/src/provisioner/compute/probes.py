@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from contracts.messages import DeploymentError, OnlineDeploymentSpec
 from provisioner.compute.records import InstanceFolder
-from provisioner.core.failures import never_ready, no_longer_alive
+from provisioner.core.failures import NOTHING_LISTENS, never_ready, no_longer_alive
 from provisioner.core.health import Streak, readiness_deadline, readiness_wait
 
 _STATUS_LINE = 64
@@ -27,6 +27,8 @@ async def ask(address: str, timeout: float) -> str | None:
                     await writer.wait_closed()
     except TimeoutError:
         return f"no answer within {timeout:g} s"
+    except ConnectionRefusedError:
+        return NOTHING_LISTENS
     except (OSError, ValueError) as error:
         return f"no answer: {error}"
     parts = line[:_STATUS_LINE].split(maxsplit=2)
@@ -51,12 +53,13 @@ async def probe(
         streak = Streak()
         while True:
             settings = spec().readiness_probe
-            streak = streak.after(await ask(address, settings.timeout) is None)
+            failure = await ask(address, settings.timeout)
+            streak = streak.after(failure is None)
             if streak.ready(settings):
                 break
             age = loop.time() - began
             if age >= readiness_deadline(settings):
-                on_condemned(never_ready(readiness_deadline(settings), folder.log_tail()))
+                on_condemned(never_ready(readiness_deadline(settings), folder.log_tail(), failure))
                 return
             await asyncio.sleep(readiness_wait(age))
         on_ready()

@@ -1,7 +1,9 @@
 """What is known of an instance on the disk, so that a provisioner that was killed finds its instances again.
 
-<home>/instances/<id>/ holds instance.json (this record), console.log (the instance's output), status.json (what the
-inference server says of itself), and is the instance's home and working folder.
+<home>/instances/<id>/ holds instance.json (this record) and console.log (the instance's output), which only the
+provisioner may write to, and work/: the instance's home and working folder, its user's own. There it writes status.json
+(what the inference server says of itself) and collected/ (data that the provisioner fetches); both are read as what
+they are, the work of user code.
 """
 
 import contextlib
@@ -19,6 +21,8 @@ from pydantic import ValidationError
 from contracts.messages import DeploymentDesired, OnlineDeploymentSpec, Part
 from contracts.shell.files import write_atomically
 from contracts.shell.processes import ProcessIdentity
+from provisioner.compute.cgroups import Group
+from provisioner.compute.logs import end_of, last_lines
 from provisioner.core.failures import Status
 from provisioner.core.lifecycle import Place
 
@@ -28,7 +32,8 @@ _SHORTEST_DRAIN = 30.0
 
 
 class InstanceRecord(Part):
-    """An instance: which process it is, whose, and what it was made of."""
+    """An instance: which process it is, whose, what it was made of, and what bounds it (`memory_bytes` is what its type
+    grants; `user` None: it runs as the provisioner's; `group` None: it has no control group)."""
 
     id: str
     place: Place
@@ -36,6 +41,9 @@ class InstanceRecord(Part):
     address: str
     started_at: datetime
     process: ProcessIdentity
+    memory_bytes: int | None = None
+    user: int | None = None
+    group: Group | None = None
     stopping: bool = False
 
     @property
@@ -67,18 +75,43 @@ class InstanceFolder:
     path: Path
 
     @property
+    def work(self) -> Path:
+        """The instance's own."""
+        return self.path / "work"
+
+    @property
     def status_file(self) -> Path:
         """Where the inference server says how it is."""
-        return self.path / "status.json"
+        return self.work / "status.json"
+
+    @property
+    def collected(self) -> Path:
+        """Where the inference server puts data that it collects."""
+        return self.work / "collected"
 
     @property
     def console(self) -> Path:
         """Where the instance's output goes."""
         return self.path / "console.log"
 
-    def make(self) -> None:
-        """Make it, readable by its owner only."""
-        self.path.mkdir(parents=True, mode=0o700)
+    @property
+    def older_console(self) -> Path:
+        """What came before `console`, once that was too long."""
+        return self.path / "console.log.1"
+
+    def make(self, user: int | None) -> None:
+        """Make it. Others may pass on the way to the part that is `user`'s (None: ours), and read nothing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.chmod(0o711)
+        self.path.mkdir()
+        self.path.chmod(0o711)
+        self.work.mkdir(mode=0o700)
+        self.collected.mkdir(mode=0o700)
+        self.console.touch(mode=0o600, exist_ok=False)
+        if user is not None:
+            # Its output is its user's too: /dev/stdout opens it anew.
+            for path in (self.work, self.collected, self.console):
+                os.chown(path, user, user)
 
     def write(self, record: InstanceRecord) -> None:
         """Keep the record."""
@@ -99,28 +132,32 @@ class InstanceFolder:
 
     def log_tail(self) -> bytes:
         """The end of the instance's output, at most 64 KiB."""
-        with contextlib.suppress(OSError), _open(self.console) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LARGEST_TAIL))
-            return file.read()
-        return b""
+        return end_of([self.older_console, self.console], _LARGEST_TAIL)
+
+    def last_lines(self, lines: int, largest: int) -> list[str]:
+        """The last `lines` lines of the instance's output, of at most its last `largest` bytes."""
+        return last_lines([self.older_console, self.console], lines, largest)
 
     def trim(self, largest: int) -> None:
         """Bound the output: over `largest` bytes, its end becomes console.log.1 and it begins anew. The process
         appends, so it goes on at the new beginning; what it writes during the copy is lost."""
-        with contextlib.suppress(FileNotFoundError), self.console.open("r+b") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= largest:
+        with contextlib.suppress(FileNotFoundError):
+            if self.console.stat().st_size <= largest:
                 return
-            file.seek(size - largest)
-            with (self.path / "console.log.1").open("wb") as older:
+            with self.console.open("r+b") as file, self.older_console.open("wb") as older:
+                file.seek(-largest, os.SEEK_END)
                 shutil.copyfileobj(file, older, 1 << 20)
-            file.truncate(0)
+                file.truncate(0)
 
     def keep_console(self, target: Path) -> None:
-        """Move the output to `target`: the last failed instance's is kept."""
+        """Move the output to `target`. What was in it before it was bounded last comes along only where the newest
+        part says little."""
         with contextlib.suppress(OSError):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.console.replace(target)
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self.console.stat().st_size < _LARGEST_TAIL and self.older_console.exists():
+                write_atomically(target, self.log_tail())
+            else:
+                self.console.replace(target)
 
     def remove(self) -> None:
         """Remove all of it. Blocks for as long as there are files."""
@@ -128,8 +165,8 @@ class InstanceFolder:
 
 
 def _open(path: Path) -> BinaryIO:
-    """A file in a folder that user code may write: a pipe in its place must not make the reader wait."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    """A file in a folder that user code may write: a link must not lead elsewhere, a pipe not make the reader wait."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(f"{path} is no regular file")

@@ -4,13 +4,15 @@ PURE, see the package. An accepted command makes exactly one document; a command
 answered as it was the first time and changes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.messages import (
+    PROTOCOL,
+    WARMUP_REQUEST,
     Applied,
     Artifact,
-    AssetReference,
     AssetRegistered,
     BatchEndpointSpec,
     CommandAccepted,
@@ -22,16 +24,18 @@ from contracts.messages import (
     DeploymentSpec,
     EndpointDesired,
     EndpointKeys,
+    EnvironmentDesired,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
     PutDeployment,
     RegenerateKey,
-    RegisterModel,
+    RegisterAsset,
     SetAutoscale,
     UpdateEndpoint,
 )
-from provisioner.core.validation import check, resolve
-from provisioner.core.world import Command, World, sources_of
+from provisioner.core.sources import CODE, MODEL, exact, is_registered, model_type, sources_of
+from provisioner.core.validation import check
+from provisioner.core.world import Command, Fact, Source, World
 
 REMEMBERED = 64
 """How many applied commands an endpoint's document remembers."""
@@ -51,10 +55,10 @@ class Outcome:
 
 def known(command: Command, command_id: str, world: World) -> CommandAccepted | None:
     """The answer to a command that was applied before."""
-    if isinstance(command, RegisterModel):
-        asset = world.assets.get(f"{command.key()}:{command.version}")
+    if isinstance(command, RegisterAsset):
+        asset = world.assets.get(command.subject)
         applied = asset is not None and asset.command_id == command_id
-        return _accepted(command_id, f"{command.key()}:{command.version}", 1) if applied else None
+        return _accepted(command_id, command.subject, 1) if applied else None
     endpoint = world.endpoints.get(command.endpoint)
     if endpoint is not None:
         generations = {each.command_id: each.generation for each in endpoint.applied}
@@ -75,7 +79,7 @@ def decide(command: Command, command_id: str, world: World, now: datetime, new_k
     if problems := check(command, world):
         return Outcome(CommandRejected(command_id=command_id, subject=_subject(command), problems=problems))
     match command:
-        case RegisterModel():
+        case RegisterAsset():
             return _register(command, command_id, world, now)
         case DeleteEndpoint():
             return Outcome(_accepted(command_id, command.endpoint, NO_GENERATION), delete=command.endpoint)
@@ -89,25 +93,26 @@ def decide(command: Command, command_id: str, world: World, now: datetime, new_k
 
 
 def _subject(command: Command) -> str:
-    return f"{command.key()}:{command.version}" if isinstance(command, RegisterModel) else command.endpoint
+    return command.subject if isinstance(command, RegisterAsset) else command.endpoint
 
 
 def _accepted(command_id: str, subject: str, generation: int) -> CommandAccepted:
     return CommandAccepted(command_id=command_id, subject=subject, generation=generation)
 
 
-def _register(command: RegisterModel, command_id: str, world: World, now: datetime) -> Outcome:
-    reply = _accepted(command_id, _subject(command), 1)
-    if _subject(command) in world.assets:
+def _register(command: RegisterAsset, command_id: str, world: World, now: datetime) -> Outcome:
+    reply = _accepted(command_id, command.subject, 1)
+    if command.subject in world.assets:
         # `check` saw that it is the same in every field, so somebody only ran their script again.
         return Outcome(reply)
     asset = AssetRegistered(
+        kind=command.KIND,
         name=command.name,
         version=command.version,
         type=command.type,
         description=command.description,
         tags=command.tags,
-        artifact=_artifact(command, "path", world),
+        artifact=_artifact(*_stored(command, world)["path"]),
         command_id=command_id,
         registered_at=now,
     )
@@ -130,7 +135,7 @@ def _create(command: CreateEndpoint, world: World, now: datetime, new_keys: Endp
 
 def _change(command: Command, world: World, now: datetime, new_keys: EndpointKeys | None) -> EndpointDesired:
     """The endpoint's document after a command that changes a part of it."""
-    assert not isinstance(command, RegisterModel)
+    assert not isinstance(command, RegisterAsset)
     before = world.endpoints[command.endpoint]
     after = before.replace(generation=before.generation + 1, updated_at=now)
     match command:
@@ -167,22 +172,16 @@ def _update(command: UpdateEndpoint, after: EndpointDesired) -> EndpointDesired:
 
 
 def _put(command: PutDeployment, after: EndpointDesired, world: World) -> EndpointDesired:
-    spec, model = command.spec, None
-    if spec.model is not None and spec.model.id is not None:
-        asset = resolve(spec.model.id, world.assets)
-        assert asset is not None
-        # `@latest` means the latest one now: the document says which that was.
-        model = asset.artifact
-        exact = AssetReference(id=f"azureml:{asset.name}:{asset.version}")
-        spec = spec.model_copy(update={"model": exact})
-    elif spec.model is not None:
-        model = _artifact(command, "spec.model.path", world)
+    spec, stored = command.spec, _stored(command, world)
+    artifacts = {field: _artifact(*each) for field, each in stored.items()}
     before = after.deployments.get(command.deployment)
     deployment = DeploymentDesired(
         generation=after.generation,
-        spec=spec,
-        model=model,
-        code=_artifact(command, "spec.code_configuration.code", world),
+        spec=_exact(spec, world),
+        model=artifacts.get(f"{MODEL}.path") or artifacts.get(f"{MODEL}.id"),
+        model_type=model_type(spec, world.assets),
+        code=artifacts.get(CODE),
+        environment=_environment(stored),
         autoscale=before.autoscale if before else None,
     )
     if before is not None and template(before) == template(deployment):
@@ -191,23 +190,50 @@ def _put(command: PutDeployment, after: EndpointDesired, world: World) -> Endpoi
     return after.replace(deployments={**after.deployments, command.deployment: deployment})
 
 
+def _exact(spec: DeploymentSpec, world: World) -> DeploymentSpec:
+    """`@latest` means the latest one now: the document says which that was."""
+    given: dict[str, object] = {}
+    if spec.model is not None and spec.model.id is not None:
+        given["model"] = spec.model.model_copy(update={"id": exact(spec.model.id, "model", world.assets)})
+    if spec.environment is not None and spec.environment.id is not None:
+        id = exact(spec.environment.id, "environment", world.assets)
+        given["environment"] = spec.environment.model_copy(update={"id": id})
+    if spec.code_configuration is not None and is_registered(spec.code_configuration.code):
+        code = exact(spec.code_configuration.code, "code", world.assets)
+        given["code_configuration"] = spec.code_configuration.model_copy(update={"code": code})
+    return spec.model_copy(update=given)
+
+
+def _environment(stored: Mapping[str, tuple[Source, Fact]]) -> EnvironmentDesired | None:
+    """The environment that is named, or the one that an MLflow model brings along."""
+    for source, fact in stored.values():
+        if (file := fact.environment_file(source)) is not None:
+            return EnvironmentDesired(artifact=_artifact(source, fact), file=file)
+    return None
+
+
 def template(deployment: DeploymentDesired) -> tuple[object, ...]:
     """What an instance is made of: deployments with equal templates can keep their instances."""
-    return (deployment.model, deployment.code, *_template(deployment.spec))
+    made_of = (deployment.model, deployment.model_type, deployment.code, deployment.environment)
+    return (*made_of, *_template(deployment.spec))
 
 
 def _template(spec: DeploymentSpec) -> tuple[object, ...]:
-    common = (spec.kind, spec.code_configuration.scoring_script, spec.instance_type)
+    script = spec.code_configuration.scoring_script if spec.code_configuration is not None else None
+    common = (spec.kind, script, spec.instance_type)
     if isinstance(spec, OnlineDeploymentSpec):
         settings = spec.request_settings
         limits = (settings.request_timeout_ms, settings.max_concurrent_requests_per_instance)
-        return (*common, spec.environment_variables, *limits)
+        properties = (spec.properties.get(WARMUP_REQUEST), spec.properties.get(PROTOCOL))
+        return (*common, spec.environment_variables, *limits, *properties, spec.data_collector)
     return (*common, spec.resources, spec.settings)
 
 
-def _artifact(command: Command, field: str, world: World) -> Artifact:
-    """The stored artifact of one of the command's sources."""
-    source = next(source for source in sources_of(command) if source.field == field)
-    artifact = world.facts[source].artifact
-    assert artifact is not None, "a source is stored before it is decided on"
-    return artifact
+def _stored(command: Command, world: World) -> dict[str, tuple[Source, Fact]]:
+    """The command's sources with what was found, by field."""
+    return {source.field: (source, world.facts[source]) for source in sources_of(command, world.assets)}
+
+
+def _artifact(source: Source, fact: Fact) -> Artifact:
+    assert fact.artifact is not None, f"{source.field} is stored before it is decided on"
+    return fact.artifact

@@ -1,0 +1,28 @@
+"""The last lines of files that may be long, read from their ends."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def end_of(files: Sequence[Path], largest: int) -> bytes:
+    """The last `largest` bytes of `files` (oldest first) as if they were one; what cannot be read is empty."""
+    parts: list[bytes] = []
+    for path in reversed(files):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - largest))
+            # It may grow meanwhile.
+            part = file.read(min(size, largest))
+            parts.append(part)
+            largest -= len(part)
+        if not largest:
+            break
+    return b"".join(reversed(parts))
+
+
+def last_lines(files: Sequence[Path], lines: int, largest: int) -> list[str]:
+    """The last `lines` lines of `files` (oldest first) together. Of a line that does not lie within the last `largest`
+    bytes as a whole, the end."""
+    return end_of(files, largest).decode(errors="replace").splitlines()[-lines:]

@@ -1,0 +1,95 @@
+"""What is wrong with commands about endpoints.
+
+PURE, see the package.
+"""
+
+from collections.abc import Iterator
+
+from contracts.messages import (
+    BatchEndpointSpec,
+    CreateEndpoint,
+    EndpointDesired,
+    OnlineEndpointSpec,
+    Problem,
+    RegenerateKey,
+    Traffic,
+    UpdateEndpoint,
+)
+from provisioner.core.validation.quotas import over_quota
+from provisioner.core.world import World
+
+
+def create(command: CreateEndpoint, world: World) -> Iterator[Problem]:
+    """Every reason not to make the endpoint."""
+    name = command.endpoint
+    if name in world.endpoints:
+        message = f"'{name}' exists: update it, or choose another name"
+        yield Problem(code="EndpointAlreadyExists", field="endpoint", message=message)
+    elif name in world.deleting:
+        message = f"'{name}' is still being deleted: try again when it is gone"
+        yield Problem(code="ResourceNotReady", field="endpoint", message=message)
+    if len(world.endpoints) >= world.quotas.endpoints:
+        yield over_quota("endpoint", "endpoints", len(world.endpoints) + 1, world.quotas.endpoints)
+    if isinstance(command.spec, BatchEndpointSpec) and (default := command.spec.defaults.deployment_name):
+        message = f"a new endpoint has no deployment '{default}' yet: create it, then update the endpoint's default"
+        yield Problem(code="ResourceNotFound", field="spec.defaults.deployment_name", message=message)
+
+
+def update(command: UpdateEndpoint, world: World) -> Iterator[Problem]:
+    """Every reason not to change the endpoint."""
+    endpoint = world.endpoints.get(command.endpoint)
+    if endpoint is None:
+        yield from missing(command.endpoint, world)
+        if command.traffic is not None:
+            yield from _sum(command.traffic)
+        return
+    if command.traffic is not None:
+        if isinstance(endpoint.spec, OnlineEndpointSpec):
+            yield from _sum(command.traffic)
+            yield from _unknown_targets(command.traffic, endpoint)
+        else:
+            message = f"'{endpoint.endpoint}' is a batch endpoint and has no traffic: set defaults.deployment_name"
+            yield Problem(code="BadArgument", field="traffic", message=message)
+    if command.defaults is not None:
+        if isinstance(endpoint.spec, OnlineEndpointSpec):
+            message = f"'{endpoint.endpoint}' is an online endpoint and has no default deployment: set its traffic"
+            yield Problem(code="BadArgument", field="defaults", message=message)
+        elif (default := command.defaults.deployment_name) and default not in endpoint.deployments:
+            yield no_deployment("defaults.deployment_name", default, endpoint)
+
+
+def _sum(traffic: Traffic) -> Iterator[Problem]:
+    total = sum(traffic.values())
+    if total not in (0, 100):
+        message = f"the percentages sum to {total}: they must sum to 100, or all be 0"
+        yield Problem(code="BadArgument", field="traffic", message=message)
+
+
+def _unknown_targets(traffic: Traffic, endpoint: EndpointDesired) -> Iterator[Problem]:
+    for name in traffic:
+        if name not in endpoint.deployments:
+            yield no_deployment(f"traffic.{name}", name, endpoint)
+
+
+def regenerate_key(command: RegenerateKey, world: World) -> Iterator[Problem]:
+    """Every reason not to replace a key."""
+    endpoint = world.endpoints.get(command.endpoint)
+    if endpoint is None:
+        yield from missing(command.endpoint, world)
+    elif endpoint.keys is None:
+        message = f"'{command.endpoint}' is a batch endpoint, which takes tokens and has no keys"
+        yield Problem(code="BadArgument", field="endpoint", message=message)
+
+
+def missing(endpoint: str, world: World) -> Iterator[Problem]:
+    """A problem when there is no such endpoint."""
+    if endpoint not in world.endpoints:
+        message = f"there is no endpoint '{endpoint}': create it first, or check the name"
+        yield Problem(code="ResourceNotFound", field="endpoint", message=message)
+
+
+def no_deployment(field: str, name: str, endpoint: EndpointDesired) -> Problem:
+    """`field` names a deployment that the endpoint does not have."""
+    known = ", ".join(sorted(endpoint.deployments)) or "no deployment"
+    message = f"'{name}' is not on '{endpoint.endpoint}', which has {known}"
+    return Problem(code="ResourceNotFound", field=field, message=message)
