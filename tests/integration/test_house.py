@@ -101,7 +101,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("house"))
     house.up()
     try:
-        block = readme_block("sh", "endpunkt online-endpoint invoke")
+        block = readme_block("sh", "endpunkt online-endpoint invoke -n")
         lines = [line for line in block.splitlines() if line.startswith(("python", "endpunkt"))]
         assert len(lines) == 8, "README's walk has changed: look at what this fixture runs"
         done = house.shell("\n".join(lines))
@@ -141,6 +141,25 @@ def test_readme_python_changes_the_split(house: House) -> None:
     eventually("the split is all green", lambda: traffic(house) == {"blue": 0, "green": 100})
 
 
+def test_readme_brings_a_folder_with_an_environment_and_reads_its_logs(house: House) -> None:
+    done = house.shell(readme_block("sh", "teal.yml"))
+    assert done.returncode == 0, done.stderr
+    assert "init() took" in done.stdout
+    invoke = ["online-endpoint", "invoke", "-n", "diabetes", "-d", "teal"]
+    answer = house.endpunkt(*invoke, "--request-file", "examples/diabetes/request.json")
+    assert answer.returncode == 0, answer.stderr
+    assert len(json.loads(answer.stdout)["predictions"]) == 2
+    deleted = house.endpunkt("online-deployment", "delete", "-e", "diabetes", "-n", "teal", "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+
+
+def test_readme_debugs_a_deployment_without_any_service(house: House) -> None:
+    done = house.shell(readme_block("sh", "--local-environment"), ENDPUNKT_LOCAL=str(house.work / "local"))
+    assert done.returncode == 0, done.stderr
+    assert '"predictions"' in done.stdout
+    assert "init() took" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -164,7 +183,7 @@ def test_bad_input_is_told_where_the_person_looks_and_changes_nothing(
     other = blue.replace("name: blue", "name: red")
     files = {
         "missing-model.yml": other.replace("diabetes-linear:1", "diabetes-cubic:1"),
-        "many-problems.yml": other.replace("instance_count: 1", "instance_count: -1\nenvironment: azureml:e:1"),
+        "many-problems.yml": other.replace("instance_count: 1", "instance_count: -1\nenvironment: {build: {path: .}}"),
         "unknown.yml": other.replace("Standard_DS1_v2", "Standard_No").replace(":1\ncode", ":9\ncode"),
         "broken.yml": other + "\n  - : [",
     }

@@ -64,7 +64,6 @@ def test_what_is_watched_can_be_changed_and_forgotten(loop: Loop, pair: tuple[so
     loop.forget(ours.fileno())
     loop.soon(told.append, -1)
     loop.turn()
-    loop.turn()
     assert told == [WRITE, -1]
 
 

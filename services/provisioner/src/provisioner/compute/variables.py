@@ -1,6 +1,6 @@
 """The environment of an instance: everything that its process is given, and nothing of the provisioner's own.
 
-PURE: paths and a specification in, variables out.
+Paths and a specification in, variables out; nothing is looked up on the disk.
 """
 
 import os
