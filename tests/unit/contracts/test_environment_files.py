@@ -386,8 +386,7 @@ def test_the_name_or_what_is_inside_tells_the_kind_of_file(name: str, text: str,
 
 
 def digest(name: str, text: str, python: str = "3.11.2 /usr/bin/python3.11", platform: str = "linux-x86_64") -> str:
-    specification = taken(name, text)
-    return specification.digest(python, platform, specification.lacks(["uvloop"]))
+    return taken(name, text).digest(python, platform)
 
 
 ONE = "dependencies: [python=3.11, numpy=1.26, {pip: [six==1.16.0]}]"

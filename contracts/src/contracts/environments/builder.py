@@ -17,7 +17,7 @@ import os
 import shutil
 import sysconfig
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -198,19 +198,13 @@ class EnvironmentBuilder:
         count = len(specification.requirements)
         notes.say(f"resolving {count} requirement{'' if count == 1 else 's'} for Python {python.version}")
         started = time.monotonic()
-        said = await self._compile_lock(order, building, order.extras, notes, lock)
-        if any(extra in line for line in said for extra in order.extras):
-            notes.note(f"{' and '.join(order.extras)} do not fit: resolving without them")
-            said = await self._compile_lock(order, building, (), notes, lock)
-        if said:
+        if said := await self._compile_lock(order, building, notes, lock):
             raise BuildFailed(readable(said, specification))
         notes.note(f"resolved in {time.monotonic() - started:.1f} s")
 
-    async def _compile_lock(
-        self, order: Order, building: Path, extras: Sequence[str], notes: BuildLog, lock: IO[str]
-    ) -> list[str]:
+    async def _compile_lock(self, order: Order, building: Path, notes: BuildLog, lock: IO[str]) -> list[str]:
         """Write requirements.in and the lock of it; returns what uv says when it cannot."""
-        asked = [one.text for one in order.specification.requirements] + list(extras)
+        asked = [one.text for one in order.specification.requirements]
         source, target = building / "requirements.in", building / "requirements.lock"
         source.write_text("".join(f"{line}\n" for line in asked))
         code, said = await self._pip(

@@ -9,18 +9,14 @@ from contracts.environments.lines import Trouble
 from contracts.environments.pythons import Interpreter, chosen, installed, missing
 from contracts.environments.specification import Specification, examined
 
-EXTRAS = ("httptools", "uvloop")
-"""What makes the inference server faster. A file that names them has its own; where they do not fit they are not."""
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be built of `file`: what it asks for and the `extras`, for an interpreter."""
+    """What is to be built of `file`: what it asks for, for an interpreter."""
 
     file: str
     specification: Specification
     interpreter: Interpreter
-    extras: tuple[str, ...]
     digest: str
 
 
@@ -42,10 +38,9 @@ class Orders:
             troubles.append(Trouble(specification.python_line or 1, reason))
         if troubles or interpreter is None:
             return sorted(troubles, key=lambda trouble: trouble.line)
-        extras = specification.lacks(EXTRAS)
         python = f"{interpreter.version} {interpreter.path}"
-        digest = specification.digest(python, sysconfig.get_platform(), extras)
-        return Order(name, specification, interpreter, extras, digest)
+        digest = specification.digest(python, sysconfig.get_platform())
+        return Order(name, specification, interpreter, digest)
 
     def _interpreter(self, specifier: str | None) -> Interpreter | None:
         """The interpreter for it. What is missing is looked for again: it may have been installed meanwhile."""

@@ -5,7 +5,6 @@ PURE: no I/O, no clock. Files come from people: a conda YAML, or a requirements.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.environments.conda import read_conda
@@ -28,19 +27,13 @@ class Specification:
     python: str | None = None
     python_line: int = 0
 
-    def lacks(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of `names` (as PyPI spells them) that the file does not ask for."""
-        asked = {requirement.name for requirement in self.requirements}
-        return tuple(name for name in names if name not in asked)
-
-    def digest(self, python: str, platform: str, extras: Sequence[str]) -> str:
+    def digest(self, python: str, platform: str) -> str:
         """SHA-256 of what the environment is: the packages asked for, in whatever order and form of file, from where,
-        the `extras` beside them, and the interpreter and platform that it is for."""
+        and the interpreter and platform that it is for."""
         meaning = {
             "format": _FORMAT,
             "requirements": sorted({(one.text, one.hashes) for one in self.requirements}),
             "options": self.options,
-            "extras": sorted(extras),
             "python": python,
             "platform": platform,
         }
