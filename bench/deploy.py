@@ -1,4 +1,4 @@
-"""From `endpunkt online-deployment create` to the first 200, with an environment that was built before: `make bench-deploy`.
+"""From `endpunkt online-deployment create` to the first 200, in an environment that is built: `make bench-deploy`.
 
 The example's model in an environment of its own. The clock starts when the command starts and stops at the first
 answer; the script's own `init()` is taken off. The parts come from the deployment's events (environment and artifacts
@@ -52,9 +52,7 @@ async def deploy(client: Client, home: Path, name: str, key: str, body: bytes) -
     path = f"/v1/onlineEndpoints/diabetes/deployments/{name}/events"
     happened = await client.until("the events", lambda: client.get(path), lambda told: "Ready" in reasons(told))
     at = {event["reason"]: datetime.fromisoformat(event["at"]) for event in reversed(happened["value"])}
-    [log] = home.glob(f"instances/diabetes-{name}-*/console.log")
-    [(imports, init)] = re.findall(r"imported in ([\d.]+) s, init\(\) took ([\d.]+) s", log.read_text())
-    imports, init = float(imports), float(init)
+    imports, init = told_by_server(home, name)
     first = min(at.values())
     return {
         "seconds": (answered - began).total_seconds() - init,
@@ -66,6 +64,13 @@ async def deploy(client: Client, home: Path, name: str, key: str, body: bytes) -
         "process_start_and_probe": (at["Ready"] - at["Created"]).total_seconds() - init - imports,
         "routed": (answered - at["Ready"]).total_seconds(),
     }
+
+
+def told_by_server(home: Path, name: str) -> tuple[float, float]:
+    """Seconds of imports and of `init()`, from the log of the deployment's only instance."""
+    [log] = home.glob(f"instances/diabetes-{name}-*/console.log")
+    [(imports, init)] = re.findall(r"imported in ([\d.]+) s, init\(\) took ([\d.]+) s", log.read_text())
+    return float(imports), float(init)
 
 
 def reasons(told: Any) -> list[str]:
