@@ -583,11 +583,11 @@ async def test_a_job_is_canceled_while_its_environment_is_built(
     await asyncio.to_thread(start_service, "batch-runner")
     ground.write("a")
     await ground.deploy(packages=await ground.stored("requirements.txt", "six==1.16.0"))
-    await ground.begin("canceled")
+    await ground.begin("abandoned")
     await asyncio.wait_for(reached.wait(), PATIENCE)
-    assert ground.status("canceled") == "Provisioning"
-    await ground.publisher.publish(CancelBatchJob(job="canceled"))
-    ended = await ground.end_of("canceled")
+    assert ground.status("abandoned") == "Provisioning"
+    await ground.publisher.publish(CancelBatchJob(job="abandoned"))
+    ended = await ground.end_of("abandoned")
     assert (ended.status, ended.message) == ("Canceled", "canceled on request")
     assert list((ground.home / "environments" / "building").iterdir()) == []
     index.close()
