@@ -136,7 +136,7 @@ def test_where_nothing_is_mounted_nothing_is_bounded(tmp_path: Path) -> None:
 
 
 HOME, WORK = Path("/var/endpunkt"), Path("/var/endpunkt/instances/a/work")
-PYTHON = Path("/root/.pyenv/versions/3.11")
+PYTHON = Path("/root/pythons/3.11")
 FOLDER, OWN = "mode=755,size=1048576", "mode=1777,size=500"
 
 
