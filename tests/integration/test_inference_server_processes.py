@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,7 +67,10 @@ def test_each_worker_serves_and_none_waits_for_the_other(serve: Serve, preload: 
     server = serve(WORKER_PRELOAD=preload)
     wait_for_workers(server, 2)
     assert server.ask("GET", "/")[1] == b"Healthy"
-    assert server.status()["state"] == "ready"
+    deadline = time.monotonic() + 30
+    while server.status()["state"] != "ready":  # a worker listens a moment before its parent says so
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert server.status()["pid"] == server.process.pid
     with ThreadPoolExecutor() as threads:
         waits = threads.submit(score, server, "wait")
