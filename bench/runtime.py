@@ -4,6 +4,9 @@ Each server runs one worker on one core and the load comes from another. Rounds 
 what else the machine does meets all of them, and the median of the rounds counts. CPU time is that of the server's
 processes by process accounting; `run()` alone is measured in our server's environment on the server's core.
 
+Everyone has the scikit-learn of Azure's curated environment "sklearn-1.5". A newer one makes run() dearer, for everyone
+alike: with 1.9, predict() of two rows takes twice as long, most of it in checks of its input.
+
 What each environment holds is locked in bench/peers: `uv pip compile --universal --python-version 3.11
 --generate-hashes --no-emit-index-url --no-header bench/peers/NAME.in -o bench/peers/NAME.lock` renews one.
 """

@@ -332,6 +332,18 @@ def test_a_stream_that_breaks_off_is_cut(serve: Callable[..., Instance]) -> None
     instance.wait_for_log("RuntimeError: broken off")
 
 
+def test_a_stream_that_is_longer_than_an_answer_may_be_is_cut(serve: Callable[..., Instance]) -> None:
+    script = "def init(): ...\ndef run(data): return (data for _ in range(3))"
+    instance = serve(script, ENDPUNKT_MAX_RESPONSE_BYTES="6")
+    with contextlib.closing(instance.connect()) as connection:
+        connection.request("POST", "/score", "abc")
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            connection.getresponse().read()
+    assert cut.value.partial == b"abcabc"
+    instance.wait_for_log("more than the 6 bytes")
+    assert instance.score("ab") == b"ababab"
+
+
 def test_a_stream_to_an_old_client_ends_with_the_connection(serve: Callable[..., Instance]) -> None:
     instance = serve("def init(): pass\ndef run(data): yield from ('a', 'b')")
     answer = instance.exchange(b"POST /score HTTP/1.0\r\nContent-Length: 1\r\n\r\nx")

@@ -119,6 +119,7 @@ def test_a_warm_up_comes_before_readiness(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_text("sample")
     server = serve(WARM, ENDPUNKT_WARMUP_FILE=str(tmp_path / "sample.json"))
     assert server.ask("GET", "/")[0].status == 200
+    server.wait_for_log("ready for serving")
     assert server.log.index("init") < server.log.index("warm sample") < server.log.index("ready for serving")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -22,7 +23,7 @@ def run(data):
     if data == "die": os._exit(9)
     if data == "stop": os.kill(os.getpid(), signal.SIGSTOP)
     if data == "wait":
-        print("run waits")
+        print("run waits in", os.getpid())
         with open(os.environ["GATE"]) as gate: gate.read()
     return os.getpid()
 """
@@ -57,6 +58,12 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def looks(pid: int) -> int:
+    """How often the threads of a process have gone to sleep: one that waits for its turn looks up again and again."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/status")
+    return sum(int(re.findall(r"^voluntary_ctxt_switches:\t(\d+)", task.read_text(), re.M)[0]) for task in tasks)
+
+
 def score(server: ServerProcess, body: str) -> int:
     pid: int = json.loads(server.ask("POST", "/score", body)[1])
     return pid
@@ -82,6 +89,36 @@ def test_each_worker_serves_and_none_waits_for_the_other(serve: Serve, preload: 
     assert len(others) == 1
     assert server.log.splitlines().count("imported") == imports
     assert server.log.splitlines().count("initialised") == 2
+
+
+def test_a_busy_worker_leaves_connections_to_an_idle_one_that_is_slow(serve: Serve) -> None:
+    server = serve()
+    wait_for_workers(server, 2)
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(score, server, "wait")
+        server.wait_for_log("run waits")
+        busy = int(server.log.partition("run waits in ")[2].split()[0])
+        (idle,) = set(children(server.process.pid)) - {busy}
+        os.kill(idle, signal.SIGSTOP)
+        looked = looks(busy)
+        goes = threads.submit(score, server, "go")
+        while looks(busy) < looked + 5:
+            time.sleep(0.005)
+        os.kill(idle, signal.SIGCONT)
+        assert goes.result(DEADLINE) == idle
+        (server.status_file.parent / "gate").write_text("go")
+        assert waits.result(DEADLINE) == busy
+
+
+def test_lines_of_two_workers_do_not_mix(serve: Serve) -> None:
+    server = serve("def init(): ...\ndef run(data): print(*range(200)); return 1", PYTHONUNBUFFERED="1")
+    wait_for_workers(server, 2)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(100):
+            threads.submit(server.ask, "POST", "/score", "x")
+    line = " ".join(map(str, range(200)))
+    server.wait_for_log(line, times=100)
+    assert server.log.splitlines().count(line) == 100
 
 
 def test_a_worker_keeps_no_more_connections_than_it_can_run(serve: Serve) -> None:
@@ -120,7 +157,7 @@ def test_a_worker_that_is_silent_is_replaced(serve: Serve) -> None:
     wait_for_workers(server, 2)
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         server.ask("POST", "/score", "stop")
-    assert "was silent for 1 s (WORKER_TIMEOUT)" in server.log
+    server.wait_for_log("was silent for 1 s (WORKER_TIMEOUT)")
     wait_for_workers(server, 3)
     assert score(server, "go") in children(server.process.pid)
 

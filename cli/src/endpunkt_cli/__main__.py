@@ -21,6 +21,7 @@ from endpunkt_cli import (
     online_endpoint,
 )
 from endpunkt_cli.errors import CliError
+from endpunkt_cli.options import plain_switches
 from endpunkt_cli.session import DEFAULT_URL, session
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def options(
 def main() -> None:
     """Run the command that the arguments name: exits with 0, 1 after an error, 2 for a usage error."""
     try:
-        app()
+        app(args=list(plain_switches(sys.argv[1:])))
     except CliError as error:
         sys.stderr.write(f"endpunkt: {error}\n" if "\n" not in str(error) else f"endpunkt:\n{error}\n")
         sys.exit(1)

@@ -86,7 +86,7 @@ def check_script_of(resource: "Resource") -> None:
     if not script.is_file():
         hint = f"there is no such file in {os.path.relpath(folder)}"
         raise BadFile([resource.trouble("code_configuration.scoring_script", hint)])
-    if troubles := check_script(script.read_text(encoding="utf-8", errors="replace"), os.path.relpath(script)):
+    if troubles := check_script(script.read_bytes(), os.path.relpath(script)):
         raise BadFile([*troubles, Trouble("", "", "--skip-script-validation sends the script as it is")])
 
 

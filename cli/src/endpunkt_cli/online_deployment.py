@@ -32,8 +32,12 @@ app = typer.Typer(no_args_is_help=True, help="Deployments of online endpoints.")
 _COLUMNS = ("name", "endpoint_name", "provisioning_state", "ready_instances", "desired_instances", "instance_type")
 
 VscodeDebug = Annotated[
-    bool,
-    typer.Option("--vscode-debug", help="with --local: wait for a debugger, and write its .vscode/launch.json"),
+    bool | None,
+    typer.Option(
+        "--vscode-debug/--no-vscode-debug",
+        help="with --local: wait for a debugger, and write its .vscode/launch.json; an update keeps it",
+        show_default=False,
+    ),
 ]
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="with --local: where it listens")]
 
@@ -54,7 +58,7 @@ def create(
     no_wait: NoWait = False,
     local: Local = False,
     local_environment: LocalEnvironment = False,
-    vscode_debug: VscodeDebug = False,
+    vscode_debug: VscodeDebug = None,
     port: Port = None,
     skip_script_validation: SkipScriptValidation = False,
     set_: Set = None,
@@ -89,7 +93,7 @@ def update(
     no_wait: NoWait = False,
     local: Local = False,
     local_environment: LocalEnvironment = False,
-    vscode_debug: VscodeDebug = False,
+    vscode_debug: VscodeDebug = None,
     port: Port = None,
     skip_script_validation: SkipScriptValidation = False,
     set_: Set = None,
@@ -175,7 +179,7 @@ def get_logs(
     typer.echo(text.rstrip("\n"))
 
 
-def _not_local(vscode_debug: bool, port: int | None) -> None:
+def _not_local(vscode_debug: bool | None, port: int | None) -> None:
     if vscode_debug or port is not None:
         option = "--vscode-debug" if vscode_debug else "--port"
         raise typer.BadParameter("is for deployments on this machine: give --local too", param_hint=option)

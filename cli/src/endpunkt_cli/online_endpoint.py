@@ -125,7 +125,7 @@ def invoke(
         headers["azureml-model-deployment"] = deployment_name
     router = session.origin(endpoint["scoring_uri"], _LONGEST_ANSWER_SECONDS)
     answer = router.request("POST", router.path, request_file.read_bytes(), headers)
-    if answer.status != 200:
+    if not 200 <= answer.status < 300:
         raise CliError(f"{name} answered {answer.status}: {answer.body.decode(errors='replace')}")
     _print(answer.body)
 

@@ -1,6 +1,7 @@
 """The options that commands share, and how a command shows what it got."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,35 @@ Local = Annotated[bool, typer.Option("--local", help="on this machine, as a proc
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 Query = Annotated[str | None, typer.Option("--query", help="JMESPath over the output")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="the output's format")]
+
+
+_SWITCHES = (
+    "--all-traffic",
+    "--local",
+    "--local-environment",
+    "--no-wait",
+    "--set-default",
+    "--skip-script-validation",
+    "--vscode-debug",
+    "--yes",
+)
+
+
+def plain_switches(arguments: Sequence[str]) -> Iterator[str]:
+    """`az` takes `--vscode-debug true` for `--vscode-debug`, and with `false` means that it is not given."""
+    rest = iter(arguments)
+    for argument in rest:
+        following = next(rest, None) if argument in _SWITCHES else None
+        while following in _SWITCHES:
+            yield argument
+            argument, following = following, next(rest, None)
+        if following == "false":
+            if argument == "--vscode-debug":
+                yield "--no-vscode-debug"
+            continue
+        yield argument
+        if following is not None and following != "true":
+            yield following
 
 
 def show(document: Any, query: str | None, output: Format, columns: tuple[str, ...] = ()) -> None:

@@ -79,8 +79,8 @@ def model(value: dict[str, Any]) -> tuple[dict[str, Any] | None, list[Problem]]:
         return None, []
     about = {name: given.pop(name) for name in (*_ABOUT_A_MODEL, "properties") if name in given}
     problems = []
-    if (type_ := given.get("type")) in _MODEL_TYPES:
-        problems.append(("model.type", _MODEL_TYPES[type_]))
+    if isinstance(kind := given.get("type"), str) and kind in _MODEL_TYPES:
+        problems.append(("model.type", _MODEL_TYPES[kind]))
         del given["type"]
     if about.get("version") is not None and about.get("name") is None:
         problems.append(("model.version", "is the version of a model without a name: add `name`, or remove it"))

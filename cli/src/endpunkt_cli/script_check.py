@@ -1,6 +1,6 @@
 """What can be told of a scoring script before it is sent: that it is Python, and that it defines `init` and `run`.
 
-PURE: text in, troubles out; the script is not run.
+PURE: text in (bytes may say their encoding, as Python's files do), troubles out; the script is not run.
 """
 
 import ast
@@ -11,7 +11,7 @@ from endpunkt_cli.files import Trouble
 REQUIRED = ("init", "run")
 
 
-def check_script(text: str, name: str) -> list[Trouble]:
+def check_script(text: str | bytes, name: str) -> list[Trouble]:
     """What is wrong with the script `text` of the file `name`."""
     try:
         module = ast.parse(text, name)

@@ -6,6 +6,7 @@ Everything is used where it lies: an edit is seen at the next `update --local`.
 import asyncio
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ def _environment(
         given = next((model / name for name in _MLFLOW_ENVIRONMENTS if (model / name).is_file()), None)
     if given is None:
         return None
-    return EnvironmentFile(given.name, given.read_text(encoding="utf-8"), os.path.relpath(given))
+    try:
+        return EnvironmentFile(given.name, given.read_text(encoding="utf-8"), os.path.relpath(given))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile([Trouble(os.path.relpath(given), "", f"is no text file that can be read: {error}")]) from None
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def with_debugpy(name: str, text: str) -> str:
     """The environment file `name` with debugpy among its packages; a version that it asks for stays."""
     import yaml
 
-    if "debugpy" in text:
+    if re.search(r"\bdebugpy\b", re.sub(r"#.*", "", text)):
         return text
     if name.endswith(".txt"):
         return f"{text.rstrip()}\ndebugpy\n"

@@ -12,10 +12,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from contracts.shell.files import locked
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_cli.errors import CliError
 
@@ -122,6 +124,13 @@ class Local:
 
     def __init__(self) -> None:
         self._root = Path(os.environ.get("ENDPUNKT_LOCAL") or Path.home() / ".endpunkt" / "local")
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Whoever starts or ends a deployment does it within this, so that two commands do not do it at once."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._root / ".lock"):
+            yield
 
     def folder(self, endpoint: str, deployment: str) -> Folder:
         """Where a deployment is kept, or would be."""

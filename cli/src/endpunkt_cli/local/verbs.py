@@ -36,7 +36,7 @@ class Asked:
     settings: Sequence[str] | None
     local_environment: bool = False
     skip_script_validation: bool = False
-    vscode_debug: bool = False
+    vscode_debug: bool | None = None  # None: as before, and a new one without
     port: int | None = None
     no_wait: bool = False
 
@@ -47,7 +47,8 @@ def create(asked: Asked) -> Document:
 
 
 def update(asked: Asked) -> Document:
-    """Start a deployment again, from its file as it is now. What is not given stays as it was, but for the debugger."""
+    """Start a deployment again, from its file as it is now. With name and endpoint, what is not given stays as it was;
+    a file alone says everything but the port and the debugger."""
     local = Local()
     if asked.name is None or asked.endpoint is None:
         if asked.file is None:
@@ -78,35 +79,47 @@ def _deployed(asked: Asked, local: Local, must: Literal["create", "update"]) -> 
     resource = resource_of("online-deployment", source, asked.file, asked.settings, asked.local_environment)
     endpoint, name = resource.address["endpoint_name"], resource.address["name"]
     folder = local.folder(endpoint, name)
+    before = _replaceable(local, endpoint, name, must)
+    debug = asked.vscode_debug
+    if debug is None:
+        debug = must == "update" and before is not None and before.debug_port is not None
+    if not asked.skip_script_validation:
+        check_script_of(resource)
+    sources = sources_of(resource, asked.local_environment)
+    with_ = interpreter(sources.environment, debug)
+    with local.changing():
+        before = _replaceable(local, endpoint, name, must)  # what came before may have taken minutes
+        if before is not None:
+            stop(before)
+        record = Record(
+            endpoint=endpoint,
+            deployment=name,
+            file=str(asked.file.absolute()),
+            settings=tuple(asked.settings or ()),
+            local_environment=asked.local_environment,
+            port=asked.port if asked.port is not None else free_port(before.port) if before is not None else 0,
+            debug_port=free_port((before and before.debug_port) or _DEBUG_PORT) if debug else None,
+            spec=resource.body,
+            build_log=str(with_.build_log) if with_.build_log is not None else None,
+        )
+        if record.debug_port is not None:
+            _write_launch(asked.file, endpoint, name, record.debug_port)
+        spec = OnlineDeploymentSpec.model_validate(resource.body)
+        record = start(with_.python, variables_of(spec, record, sources, with_, folder), folder, record)
+    _wait(folder, record, asked.no_wait)
+    return document_of(folder, record)
+
+
+def _replaceable(local: Local, endpoint: str, name: str, must: Literal["create", "update"]) -> Record | None:
+    """The deployment that is to make room, if there is one. Raises CliError when the verb does not fit."""
+    folder = local.folder(endpoint, name)
     before = folder.read()
     if must == "create" and before is not None and folder.state(before).name != "Failed":
         hint = f"update it (endpunkt online-deployment update --local -e {endpoint} -n {name}), or delete it"
         raise CliError(f"the local deployment {endpoint}/{name} exists: {hint}")
     if must == "update" and before is None:
         raise CliError(f"there is no local deployment {endpoint}/{name}: create it first")
-    if not asked.skip_script_validation:
-        check_script_of(resource)
-    sources = sources_of(resource, asked.local_environment)
-    with_ = interpreter(sources.environment, asked.vscode_debug)
-    if before is not None:
-        stop(before)
-    record = Record(
-        endpoint=endpoint,
-        deployment=name,
-        file=str(asked.file.absolute()),
-        settings=tuple(asked.settings or ()),
-        local_environment=asked.local_environment,
-        port=asked.port if asked.port is not None else free_port(before.port) if before is not None else 0,
-        debug_port=free_port((before and before.debug_port) or _DEBUG_PORT) if asked.vscode_debug else None,
-        spec=resource.body,
-        build_log=str(with_.build_log) if with_.build_log is not None else None,
-    )
-    if record.debug_port is not None:
-        _write_launch(asked.file, endpoint, name, record.debug_port)
-    spec = OnlineDeploymentSpec.model_validate(resource.body)
-    record = start(with_.python, variables_of(spec, record, sources, with_, folder), folder, record)
-    _wait(folder, record, asked.no_wait)
-    return document_of(folder, record)
+    return before
 
 
 def _wait(folder: Folder, record: Record, no_wait: bool) -> None:
@@ -196,9 +209,11 @@ def list_deployments(endpoint: str) -> list[Document]:
 
 def delete_deployment(endpoint: str, name: str) -> None:
     """End and forget one."""
-    folder, record = Local().found(endpoint, name)
-    stop(record)
-    folder.remove()
+    local = Local()
+    with local.changing():
+        folder, record = local.found(endpoint, name)
+        stop(record)
+        folder.remove()
 
 
 def logs(endpoint: str, name: str, lines: int, of_the_environment: bool) -> str:
@@ -242,10 +257,11 @@ def list_endpoints() -> list[Document]:
 def delete_endpoint(name: str) -> None:
     """End and forget all of it."""
     local = Local()
-    local.endpoint(name)
-    for _, record in local.deployments(name):
-        stop(record)
-    local.remove_endpoint(name)
+    with local.changing():
+        local.endpoint(name)
+        for _, record in local.deployments(name):
+            stop(record)
+        local.remove_endpoint(name)
 
 
 def invoke(endpoint: str, deployment: str | None, body: bytes, seconds: float) -> bytes:
@@ -272,6 +288,6 @@ def invoke(endpoint: str, deployment: str | None, body: bytes, seconds: float) -
         ) from None
     finally:
         connection.close()
-    if response.status != 200:
+    if not 200 <= response.status < 300:
         raise CliError(f"{endpoint}/{record.deployment} answered {response.status}: {answer.decode(errors='replace')}")
     return answer

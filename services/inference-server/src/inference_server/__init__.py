@@ -16,7 +16,9 @@ Installed into the user's own environment, so it depends on the standard library
 | `collection`, `collected_files`, `collector`, `monitoring` | the data collector |
 | `debug` | where a debugger attaches |
 | `workers` | which thread calls `run()`, in which order, and how a late one is stopped |
-| `connection`, `server` | connections, readiness and draining (asyncio) |
+| `connection`, `server` | connections, readiness and draining |
+| `loop`, `relay` | which thread turns the loop of sockets |
+| `processes`, `seats` | several worker processes, and which of them takes a connection |
 | `compat` | which of Azure's modules a script can import |
 | `batch`, `rows` | the mini-batch worker and the rows that it returns |
 """

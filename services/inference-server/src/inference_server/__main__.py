@@ -58,11 +58,12 @@ def main(arguments: list[str]) -> int:
             return _refused(error, settings, _failer(status))
 
     def serve(link: Link) -> int:
-        return _serve(listener, settings, loaded, link.ready, link.failed, link.attach)
+        return _serve(listener, settings, loaded, link.ready, link.failed, link)
 
     return Processes(
         listener,
         settings.worker_count,
+        settings.places,
         settings.worker_timeout_seconds,
         serve,
         lambda: status.write("ready"),
@@ -86,7 +87,7 @@ def _serve(
     loaded: Loaded | None,
     ready: Callable[[], None],
     failed: Callable[[str, str], None],
-    attach: Callable[[Server], None] = lambda server: None,
+    link: Link | None = None,
 ) -> int:
     """Serves in this process until it has drained; the exit code."""
     try:
@@ -103,8 +104,9 @@ def _serve(
         return _refused(error, settings, failed)
     seconds = (imported - began, initialised - imported, time.perf_counter() - initialised)
     log.info("The script was imported in %.3f s, init() took %.3f s, the warm-up %.3f s", *seconds)
-    server = Server(listener, scoring, settings, ready)
-    attach(server)
+    server = Server(listener, scoring, settings, ready, link.row if link is not None else None)
+    if link is not None:
+        link.attach(server)
     server.run()
     return 0
 

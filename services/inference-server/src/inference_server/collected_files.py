@@ -40,9 +40,11 @@ class _File:
 
     def write(self, line: bytes) -> None:
         written = self.stream.write(line)
-        self.size += written
         if written < len(line):
+            self.stream.truncate(self.size)
+            self.stream.seek(self.size)
             raise OSError(f"only {written} of {len(line)} bytes could be written to {self.part}")
+        self.size += written
 
     def finish(self) -> None:
         self.stream.close()

@@ -119,7 +119,9 @@ def _data(content_type: str, body: bytes) -> dict[str, Any]:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            return {"data": json.loads(body)}
+            value = json.loads(body)
+            json.dumps(value, allow_nan=False)  # Python reads NaN, 1e999 and deeper nesting than it writes
+            return {"data": value}
         except (ValueError, RecursionError):
             pass
     try:

@@ -59,7 +59,7 @@ def with_config_file(environ: Mapping[str, str]) -> Mapping[str, str]:
         return environ
     try:
         values = _values(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if named and path == Path(named):
             raise SettingsError(f"AZUREML_CONFIG_FILE={named}: {error}") from error
         log.warning("%s is not used as a configuration file: %s", path, error)

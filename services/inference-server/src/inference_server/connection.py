@@ -170,21 +170,21 @@ class Connection:
         if job is not self._job:
             return
         self._job = None
-        if not self._server.has_room(self):
-            job.request.close = True
-        self._write(job.request, reply)
-        if self._server.draining:
-            self._server.stirred()
-        if self._parser.buffered:
+        request, server = job.request, self._server
+        if not server.has_room(self):
+            request.close = True
+        self._write(request, reply)
+        if server.draining:
+            server.stirred()
+        if self._parser.mid_request:
             self._loop.soon(self._advance)  # after the other connections
         elif not self._events & READ:
             self._listen(not self._closing)
 
     def _write(self, request: Request, reply: Reply) -> None:
-        close = request.close or self._server.draining
+        self._closing = close = request.close or self._server.draining
         body = b"" if request.method == "HEAD" else reply.body
-        self._closing = close
-        self._send(b"".join((reply.head, _CLOSE if close else _KEEP, body)))
+        self._send(reply.head + (_CLOSE if close else _KEEP) + body)
 
     # -- bytes
 

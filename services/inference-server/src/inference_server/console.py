@@ -12,7 +12,9 @@ def set_up(log_level: str) -> None:
     """The root logger is left to the script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+            # Not written through, even with PYTHONUNBUFFERED: else print() writes a line and its end apart from each
+            # other, and another process's line comes between.
+            stream.reconfigure(line_buffering=True, write_through=False, errors="backslashreplace")
     formatter = logging.Formatter("%(asctime)s %(levelname).1s [%(process)d] %(name)s - %(message)s")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)

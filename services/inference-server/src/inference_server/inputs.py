@@ -59,7 +59,13 @@ def input_parser(run: Callable[..., Any], raw: bool, schema: bool) -> Callable[[
     elif schema:
         parse = lambda request: _schema_arguments(request, inputs)  # noqa: E731
     else:
-        parse = lambda request: {first: _string(request)}  # noqa: E731
+
+        def parse(request: Request) -> Arguments:
+            try:
+                return {first: json.dumps(_query(request)) if request.method == "GET" else str(request.body, "utf-8")}
+            except UnicodeDecodeError as error:
+                raise InputError(400, f"Input cannot be decoded as UTF-8: {error}") from None
+
     if len(inputs) == len(parameters):
         return parse
     return lambda request: parse(request) | {"request_headers": request_headers(request)}
@@ -101,15 +107,6 @@ def request_headers(request: Request) -> dict[str, str]:
     return {title_case(name): value for name, value in request.headers.items()}
 
 
-def _string(request: Request) -> str:
-    if request.method == "GET":
-        return json.dumps(_query(request))
-    try:
-        return request.body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(400, f"Input cannot be decoded as UTF-8: {error}") from None
-
-
 def _schema_arguments(request: Request, parameters: Sequence[inspect.Parameter]) -> Arguments:
     given = _query(request) if request.method == "GET" else _json_object(request)
     arguments = {}
@@ -148,5 +145,5 @@ def _query(request: Request) -> Arguments:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

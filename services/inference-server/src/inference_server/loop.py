@@ -2,8 +2,7 @@
 
 asyncio's loops belong to one thread for life. This one is turned by whoever calls `turn()`, one thread at a time, so
 the thread that reads a request can also run it, and another goes on reading if that takes long (`relay`). A turn
-handles one ready socket, so nothing that was seen is left behind when the next turn is another thread's, and what a
-callback is told about its socket is never older than the callback before it.
+handles one ready socket; the others that were ready with it are kept for the turns after it, whoever's they are.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLRDHUP  # the peer has sent all that it will ever send
 BROKEN = select.EPOLLHUP | select.EPOLLERR
+AT_ONCE = 16  # sockets that are asked for in one call: enough to make it cheap, few enough to be news
 WOKEN = b"\0"  # no signal has the number 0
 
 
@@ -46,6 +46,7 @@ class Loop:
         self._numbers = itertools.count()
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._waits = False  # in poll(), so that whoever wants something must wake it
+        self._ready: list[tuple[int, int]] = []  # sockets that are known to be ready: descriptor and events
         self._polled = True
         self._wakes, self.alarm = socket.socketpair()  # the alarm's descriptor is for signal.set_wakeup_fd
         for end in (self._wakes, self.alarm):
@@ -64,11 +65,17 @@ class Loop:
 
     def change(self, fd: int, events: int) -> None:
         self._poll.modify(fd, events)
+        self._drop(fd)
 
     def forget(self, fd: int) -> None:
         """Before the descriptor is closed."""
         del self._handlers[fd]
         self._poll.unregister(fd)
+        self._drop(fd)
+
+    def _drop(self, fd: int) -> None:
+        """What was seen of a descriptor holds no more: others are waited for now, or it is another socket's."""
+        self._ready = [ready for ready in self._ready if ready[0] != fd]
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         timer = Timer(call)
@@ -98,6 +105,9 @@ class Loop:
             call(*arguments)
             return
         self._polled = True
+        if self._ready:
+            self._handle(*self._ready.pop())
+            return
         timeout = None
         if self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
@@ -107,9 +117,12 @@ class Loop:
         self._waits = True
         if self._calls:  # looked at after `_waits` is set, so that no call goes unseen
             timeout = 0.0
-        ready = self._poll.poll(timeout, 1)
+        self._ready = self._poll.poll(timeout, AT_ONCE)
         self._waits = False
-        for fd, events in ready:
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(events)
+        if self._ready:
+            self._handle(*self._ready.pop())
+
+    def _handle(self, fd: int, events: int) -> None:
+        handler = self._handlers.get(fd)
+        if handler is not None:
+            handler(events)

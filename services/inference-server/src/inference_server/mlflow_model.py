@@ -37,6 +37,7 @@ from inference_server.script import ScriptError, said
 from inference_server.settings import Settings
 from inference_server.swagger import Interface
 from inference_server.tensors import Tensor
+from inference_server.workers import ScoringTimeout
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,9 @@ class MlflowModel:
         example = None
         path = self._folder / "serving_input_example.json"
         if path.is_file():
-            example = json.loads(path.read_text(encoding="utf-8"))
-            example = next((example[name] for name in FORMATS if name in example), None)
+            given = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(given, dict):
+                example = next((given[name] for name in FORMATS if name in given), None)
         return signature.interface(self._inputs, self._outputs, example)
 
     # -- input
@@ -109,7 +111,7 @@ class MlflowModel:
         document = _json_object(request.body, NO_INPUT_DATA)
         params = document.get("params")
         if "input_data" in document:
-            return {"data": self._fitting(lambda: self._input_data(document["input_data"])), "params": params}
+            return {"data": self._read(lambda: self._input_data(document["input_data"])), "params": params}
         if not set(FORMATS) & set(document):
             raise InputError(400, NO_INPUT_DATA)
         return {"data": self._formatted(document), "params": params}
@@ -132,7 +134,7 @@ class MlflowModel:
         typed = getattr(self._model.metadata, "_is_signature_from_type_hint", None)
         if name == "inputs" and typed is not None and typed():
             return value
-        return self._fitting(lambda: self._format(name, value))
+        return self._read(lambda: self._format(name, value))
 
     def _format(self, name: str, value: Any) -> Any:
         if name.startswith("dataframe_"):
@@ -151,12 +153,23 @@ class MlflowModel:
             return self._format("dataframe_split", {"columns": columns, "data": rows})
         return self._format("inputs", data)
 
+    def _read(self, action: Callable[[], Any]) -> Any:
+        """The caller's input in the model's form. What pandas cannot make of it is the caller's fault, too."""
+        try:
+            return self._fitting(action)
+        except (InputError, ScoringTimeout):
+            raise
+        except Exception as error:
+            raise InputError(400, f"The input cannot be read: {said(error)}") from error
+
     def _csv(self, body: bytes) -> Any:
         pandas = importlib.import_module("pandas")
         schema = self._schema
-        types = dict(zip(schema.input_names(), schema.pandas_types())) if signature.is_table(self._inputs) else None
         try:
+            types = dict(zip(schema.input_names(), schema.pandas_types())) if signature.is_table(self._inputs) else None
             return pandas.read_csv(io.StringIO(body.decode("utf-8")), dtype=types)
+        except ScoringTimeout:
+            raise
         except Exception as error:
             raise InputError(
                 400,
@@ -213,9 +226,11 @@ class MlflowModel:
                     raise InputError(400, f"The model has {len(columns)} columns, the tensor {lone.shape[1]}.")
                 data = pandas.DataFrame(lone, columns=columns) if columns else lone
             else:
-                wrong = [name for name, value in values.items() if value.size != len(value)]
+                wrong = [name for name, value in values.items() if value.ndim == 0 or value.size != len(value)]
                 if wrong:
                     raise InputError(400, f"Not a column (shape [n] or [n, 1]): {', '.join(wrong)}")
+                if len({value.size for value in values.values()}) > 1:
+                    raise InputError(400, f"Columns of different lengths: {', '.join(values)}")
                 data = pandas.DataFrame({name: value.reshape(-1) for name, value in values.items()})
         elif lone is not None and "name" not in self._inputs[0]:
             data = lone

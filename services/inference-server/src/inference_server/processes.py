@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from inference_server.loop import READ, Loop
+from inference_server.seats import Row, Seats
 
 if TYPE_CHECKING:
     from inference_server.server import Server
@@ -42,7 +43,9 @@ log = logging.getLogger(__name__)
 class Link:
     """A worker's side: what it tells, and how it learns that it is to end."""
 
-    def __init__(self, pipe: int, life: int, silence_seconds: float):
+    def __init__(self, pipe: int, life: int, silence_seconds: float, row: Row):
+        """`row`: the worker's seats."""
+        self.row = row
         self._pipe = pipe
         self._life = life
         self._silence_seconds = silence_seconds
@@ -79,7 +82,8 @@ class Link:
 
 
 class _Worker:
-    def __init__(self, pid: int, pipe: int):
+    def __init__(self, number: int, pid: int, pipe: int):
+        self.number = number  # no other worker that lives has it
         self.pid = pid
         self.pipe = pipe
         self.ready = False
@@ -94,14 +98,17 @@ class Processes:
         self,
         listener: socket.socket,
         count: int,
+        places: int,
         timeout_seconds: float,
         serve: Callable[[Link], int],
         ready: Callable[[], None],
         failed: Callable[[str, str], None],
     ):
-        """`serve` is called in each worker and gives its exit code; `ready` and `failed` are called here, once."""
+        """`places`: calls of `run()` at a time in each worker. `serve` is called in each worker and gives its exit
+        code; `ready` and `failed` are called here, once."""
         self._listener = listener
         self._count = count
+        self._seats = Seats(count, places)
         self._timeout_seconds = timeout_seconds
         self._serve = serve
         self._ready = ready
@@ -128,28 +135,29 @@ class Processes:
     def _start(self) -> None:
         if self._code is not None:
             return
+        number = min(set(range(self._count)) - {worker.number for worker in self._workers.values()})
         pipe, theirs = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # until the child has no part in this loop any more
         pid = os.fork()
         if pid == 0:
-            self._become_worker(theirs)
+            self._become_worker(number, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         os.close(theirs)
-        self._workers[pid] = worker = _Worker(pid, pipe)
+        self._workers[pid] = worker = _Worker(number, pid, pipe)
         self._loop.watch(pipe, READ, lambda _: self._hear(worker))
 
-    def _become_worker(self, pipe: int) -> None:
+    def _become_worker(self, number: int, pipe: int) -> None:
         signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
-            signal.signal(number, signal.SIG_DFL)
+        for signum in _HANDLED:
+            signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._loop.close()
         os.close(self._end_of_life)  # or no worker would see its end
         for other in self._workers.values():
             os.close(other.pipe)
-        sys.exit(self._serve(Link(pipe, self._life, self._timeout_seconds)))
+        sys.exit(self._serve(Link(pipe, self._life, self._timeout_seconds, self._seats.of(number))))
 
     def _hear(self, worker: _Worker) -> None:
         data = os.read(worker.pipe, 65536)
@@ -190,6 +198,7 @@ class Processes:
             if worker.pipe >= 0:
                 self._hear_all(worker)
             del self._workers[worker.pid]
+            self._seats.of(worker.number).take_all()
             if self._code is not None:
                 continue
             code = os.waitstatus_to_exitcode(status)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 
 from inference_server.loop import Loop
 from inference_server.replies import Reply
@@ -67,7 +66,7 @@ class Relay:
         quick = 0
         while (job := workers.next_job()) is not None:
             reply = workers.main.run(job)
-            quick = quick + 1 if self._was_quick(job, reply) else 0
+            quick = quick + 1 if _was_quick(job, reply) else 0
             if reply is not None:
                 workers.deliver(job, reply)
             if quick >= QUICK_CALLS and self._main_may_turn:
@@ -99,22 +98,17 @@ class Relay:
             self._watched = True
             self._bell.put(None)
         reply = self._workers.main.run(job)
-        quick = self._was_quick(job, reply)
+        quick = _was_quick(job, reply)
         with self._change:
             mine = self._main_turns
             self._main_turns = mine and quick
-        if mine and quick and reply is not None:
+        if mine and quick:
             job.owner.finish(job, reply)
             return
         if mine:
             self._bell.put(None)
         if reply is not None:
             self._workers.deliver(job, reply)
-
-    @staticmethod
-    def _was_quick(job: Job, reply: Reply | None) -> bool:
-        """A stream never is: it is sent as fast as its client takes it."""
-        return reply is not None and reply.rest is None and time.monotonic() - job.started < QUICK_SECONDS
 
     # -- on the loop's own thread
 
@@ -145,3 +139,8 @@ class Relay:
             self._watched = False
             # A call that began before it could see that flag is watched all the same.
             self._watched = self._workers.main.running is not None
+
+
+def _was_quick(job: Job, reply: Reply | None) -> bool:
+    """A stream never is: it is sent as fast as its client takes it."""
+    return job.took < QUICK_SECONDS and reply is not None and reply.rest is None

@@ -1,17 +1,18 @@
 """Replies: what is written back for an outcome, byte for byte.
 
-Pure but for the clock of the Date header and the random request id of a request that brings none. The status codes,
+Pure but for the clock of the Date header and the request id of a request that brings none. The status codes,
 texts and headers are azureml-inference-server-http's (1.5), so that clients and dashboards made for Azure read them
 unchanged. A reply's head lacks only what the connection decides: `Connection` and how a stream is framed.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import random
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -31,10 +32,43 @@ STREAM_TYPE = "text/plain; charset=utf-8"  # of a bare generator; an AMLResponse
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "date"})
 _NO_BODY = frozenset({204, 304})
+_OTHER_IDS = frozenset({"traceid", "x-ms-request-id", "x-ms-client-request-id"})
 _PLAIN = frozenset({list, dict, str, int, float, bool, type(None)})
-_to_json = json.JSONEncoder().encode
-_random = random.Random()  # noqa: S311 (an id is no secret)
-os.register_at_fork(after_in_child=_random.seed)
+
+
+def _encoder() -> Callable[[Any], str]:
+    """`json.dumps`, but for the C encoder that it makes anew for each value: this one is made once."""
+    plain = json.JSONEncoder()
+    try:
+        make = getattr(json.encoder, "c_make_encoder")  # noqa: B009 (CPython's own; not in every Python, nor typed)
+        encode = make(None, plain.default, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    except (AttributeError, TypeError):
+        return plain.encode
+
+    def to_json(value: Any) -> str:
+        try:
+            return "".join(encode(value, 0))
+        except RecursionError:
+            return plain.encode(value)  # which tells a value that contains itself from one that is too deep
+
+    return to_json
+
+
+_to_json = _encoder()
+_ids: Iterator[int]  # the last 48 bits of request ids, counted
+_ids_of_process: str  # what comes before them
+
+
+def _seed() -> None:
+    """Gives this process ids of its own."""
+    global _ids, _ids_of_process
+    unique = uuid.uuid4()
+    _ids_of_process = str(unique)[:-12]
+    _ids = itertools.count(unique.node)
+
+
+_seed()
+os.register_at_fork(after_in_child=_seed)
 
 
 class UnsendableOutput(Exception):
@@ -169,6 +203,8 @@ def correlate(headers: Mapping[str, str]) -> tuple[str, str | None]:
     request_id = headers.get("x-request-id") or _new_id()
     if len(request_id) > MAX_ID_LENGTH:
         return "", f"x-request-id must not exceed {MAX_ID_LENGTH} characters"
+    if _OTHER_IDS.isdisjoint(headers):
+        return f"x-request-id: {request_id}\r\nx-ms-request-id: {request_id}\r\n", None
     lines = f"x-request-id: {request_id}\r\n"
     if trace := headers.get("traceid"):
         lines += f"TraceId: {trace}\r\n"
@@ -187,9 +223,8 @@ def correlate(headers: Mapping[str, str]) -> tuple[str, str | None]:
 
 
 def _new_id() -> str:
-    """A UUID of version 4. Not uuid4(), which asks the kernel for each."""
-    digits = f"{_random.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+    """A UUID. A count, not uuid4(), which asks the kernel for each."""
+    return f"{_ids_of_process}{next(_ids) & 0xFFFFFFFFFFFF:012x}"
 
 
 def _status_line(status: int) -> str:

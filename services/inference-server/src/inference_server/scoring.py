@@ -29,6 +29,7 @@ from inference_server.workers import ScoringTimeout
 log = logging.getLogger(__name__)
 
 Scorer = Callable[[Request], Reply]
+UNREADABLE = "The request could not be read. Check the logs for more info."
 
 
 class Scoring:
@@ -85,6 +86,11 @@ class Scoring:
             arguments = call.parse(request)
         except InputError as error:
             return self._error(request, ids, error.status, error.text)
+        except ScoringTimeout:
+            raise
+        except Exception:  # what no parser foresaw must not end the worker
+            log.error("The request cannot be read: %s(%s)", traceback.format_exc(), _one_line(ids))
+            return self._error(request, ids, 500, UNREADABLE)
         started = time.perf_counter()
         try:
             output = call.run(**arguments)

@@ -25,6 +25,7 @@ from inference_server.loop import GONE, READ, Loop, Timer
 from inference_server.relay import Relay
 from inference_server.replies import Reply
 from inference_server.scoring import Scoring
+from inference_server.seats import Row
 from inference_server.settings import Settings
 from inference_server.workers import Job, Workers
 
@@ -33,12 +34,14 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 BREATH_SECONDS = 1.0  # before accepting again where there was no descriptor or memory for a connection
 YIELD_SECONDS = 0.01  # in which another process may take a connection that this one has no room for
+PATIENCE_SECONDS = 2.0  # for an idle process to take it, which may be starved by others or have been stopped
 
 
 class Server:
     """`listener`: a bound socket. `run()` returns when the server has drained.
 
-    `ready` is called on the loop's thread when requests are taken.
+    `ready` is called on the loop's thread when requests are taken. `row`: this process's seats, where it shares the
+    listener with others.
     """
 
     def __init__(
@@ -47,12 +50,13 @@ class Server:
         scoring: Scoring,
         settings: Settings,
         ready: Callable[[], None],
+        row: Row | None = None,
     ):
         self._listener = listener
         self._ready = ready
         self._settings = settings
-        self._shares = settings.worker_count > 1  # the listener, with other processes
-        self._places = -(-settings.concurrency // settings.worker_count)
+        self._row = row
+        self._places = settings.places
         self.scoring = scoring
         self.loop = Loop()
         self._deadline = 0.0  # of the drain, monotonic seconds
@@ -61,7 +65,7 @@ class Server:
         self.draining = False
         self._signalled = False
         self.connections: set[Connection] = set()
-        self.workers = Workers(self._places, scoring.score, self._deliver, settings.scoring_timeout_ms / 1000)
+        self.workers = Workers(self._places, scoring.score, self._deliver, settings.scoring_timeout_ms / 1000, row)
         self.relay = Relay(self.loop, self.workers, main_may_turn=self._places == 1)
 
     def run(self) -> None:
@@ -89,9 +93,7 @@ class Server:
         One of several processes keeps no more than it can run at once. So as long as the clients together ask for no
         more than all processes can run, none of them waits in one process while another is idle.
         """
-        if not self._shares:
-            return True
-        return self._taken(except_for=connection) < self._places
+        return self._row is None or self._taken(except_for=connection) < self._places
 
     def _taken(self, except_for: Connection | None = None) -> int:
         return sum(other.takes_a_place for other in self.connections if other is not except_for)
@@ -113,8 +115,13 @@ class Server:
         """Sends a stream as fast as the client takes it. True when it was sent to its end."""
         stream = Stream()
         self.loop.soon(connection.open_stream, job, reply, stream)
+        most, size = self._settings.max_response_bytes, len(reply.body)
         try:
             for piece in reply.rest or ():
+                size += len(piece)
+                if size > most:
+                    log.error("A streamed answer is cut: it has more than the %d bytes that an answer may have.", most)
+                    return False
                 if not stream.ready.wait(self._settings.send_timeout_seconds):
                     log.error("A client took nothing of a streamed answer for too long; it is dropped.")
                     return False
@@ -135,6 +142,8 @@ class Server:
             self._listener.listen(BACKLOG)
             self._listen()
             self._watch()
+            if self._row is not None:
+                self._row.free_all()
             self._ready()
             log.info("Worker with pid %d ready for serving traffic", os.getpid())
             self.relay.stand_by()
@@ -155,16 +164,22 @@ class Server:
             self.loop.watch(self._listener.fileno(), READ & ~GONE, self._on_connections)
 
     def _on_connections(self, _: int) -> None:
-        if self._shares and self._taken() >= self._places:
+        if self._row is not None and self._taken() >= self._places:
             self.loop.forget(self._listener.fileno())
-            self.loop.later(YIELD_SECONDS, self._accept_what_is_left)
+            self.loop.later(YIELD_SECONDS, lambda: self._accept_what_is_left(time.monotonic() + PATIENCE_SECONDS))
         else:
             self._accept()
 
-    def _accept_what_is_left(self) -> None:
-        if not self.draining:
-            self._listen()
-            self._accept()
+    def _accept_what_is_left(self, patient_until: float) -> None:
+        """A process that runs all that it can takes a connection only where no other would run its request sooner."""
+        if self.draining:
+            return
+        busy = self._row is not None and self._row.others_have_free and not self._row.has_free
+        if busy and time.monotonic() < patient_until:
+            self.loop.later(YIELD_SECONDS, lambda: self._accept_what_is_left(patient_until))
+            return
+        self._listen()
+        self._accept()
 
     def _accept(self) -> bool:
         """Takes one connection, if one waits."""

@@ -38,7 +38,7 @@ class Settings:
     worker_count: int = 1  # processes, each with an init() of its own; always one under a debugger
     worker_timeout_seconds: float = 300  # for a worker process to start, and to be silent, see `processes`
     worker_preload: bool = False  # import the script once, before the worker processes are forked
-    max_response_bytes: int = 100 * 2**20  # of an answer that is not a stream
+    max_response_bytes: int = 100 * 2**20  # of an answer, streamed or not
     service_name: str = "ML service"  # this, version and prefix stand in /swagger.json
     service_version: str = "1.0"
     service_path_prefix: str = ""
@@ -51,6 +51,11 @@ class Settings:
     deployment: str = "deployment"
     collector: str = ""  # JSON, see `collection`
     collector_folder: Path | None = None
+
+    @property
+    def places(self) -> int:
+        """How many calls of run() one process makes at a time."""
+        return -(-self.concurrency // self.worker_count)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:

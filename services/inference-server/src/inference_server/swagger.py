@@ -57,6 +57,9 @@ def page(settings: Settings, interface: Callable[[], Interface]) -> Page:
         except (OSError, ValueError) as error:
             log.error("The user's swagger file cannot be used: %s", error)
             raise InputError(500, f"The user's swagger file cannot be used: {error}") from error
+        except Exception as error:  # schemas and files are the user's: they must not end the server
+            log.exception("The interface cannot be described")
+            raise InputError(500, f"The interface cannot be described: {type(error).__name__}") from error
         supported = f"[{', '.join(sorted(have))}]."
         if asked not in ALIASES:
             raise InputError(404, f"Swagger version [{asked}] is not valid. Supported versions: {supported}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ DATATYPES = {
     "FP64": ("d", 8, "float64"),
     "BYTES": ("", 0, "object"),
 }
+MAX_DIMENSIONS = 32  # numpy's, before its version 2
+MAX_EMPTY = 2**20  # lists that a tensor without elements may be made of
 _FROM_NUMPY = {name: datatype for datatype, (_, _, name) in DATATYPES.items()}
 _RANGES = {
     f"{sign}INT{bits}": ((0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1))
@@ -78,10 +80,12 @@ def from_json(document: object, binary: bytes, offset: int) -> tuple[Tensor, int
         raise TensorError("each of 'inputs' must be an object with a 'name'")
     name = document["name"]
     datatype, shape = document.get("datatype"), document.get("shape")
-    if datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise TensorError(f"input {name!r}: the datatype {datatype!r} is none of {', '.join(DATATYPES)}")
-    if not isinstance(shape, list) or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise TensorError(f"input {name!r}: 'shape' must be a list of whole numbers, 0 or more")
+    if len(shape) > MAX_DIMENSIONS or math.prod(n for n in shape if n) > max(MAX_EMPTY, math.prod(shape)):
+        raise TensorError(f"input {name!r}: 'shape' has more than {MAX_DIMENSIONS} dimensions, or too many empty ones")
     parameters = document.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     count = math.prod(shape)
@@ -128,7 +132,8 @@ def _check_elements(data: Iterable[Any], name: str, datatype: str) -> None:
         low, high = _RANGES[datatype]
         fits = all(type(item) is int and low <= item <= high for item in data)
     else:
-        fits = all(type(item) in (int, float) for item in data)
+        largest = sys.float_info.max
+        fits = all(type(item) is float or (type(item) is int and abs(item) <= largest) for item in data)
     if not fits:
         raise TensorError(f"input {name!r}: not every element of 'data' is a {datatype}")
 
@@ -177,13 +182,15 @@ def to_tensor(name: str, value: Any) -> Tensor:
         return Tensor(name, datatype, tuple(array.shape), _plain(name, datatype, array.reshape(-1).tolist()))
     level: list[Any] = [value]
     shape: list[int] = []
-    while any(isinstance(item, (list, tuple)) for item in level):
+    while True:
+        if numpy is not None:
+            level = [item.tolist() if isinstance(item, (numpy.ndarray, numpy.generic)) else item for item in level]
+        if not any(isinstance(item, (list, tuple)) for item in level):
+            break
         if not all(isinstance(item, (list, tuple)) and len(item) == len(level[0]) for item in level):
             raise TensorError(f"output {name!r}: lists of different lengths make no tensor")
         shape.append(len(level[0]))
         level = [inner for item in level for inner in item]
-    if numpy is not None:
-        level = [item.item() if isinstance(item, numpy.generic) else item for item in level]
     datatype = _datatype_of(level)
     return Tensor(name, datatype, tuple(shape), _plain(name, datatype, level))
 
@@ -216,6 +223,8 @@ def pack(tensor: Tensor) -> bytes:
 
 
 def as_json(tensor: Tensor) -> dict[str, Any]:
-    """One of an answer's `outputs`."""
-    described: Mapping[str, Any] = {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype}
-    return {**described, "data": list(tensor.data)}
+    """One of an answer's `outputs`. JSON has no NaN and no infinity: they are null, as KServe and MLServer send."""
+    data = list(tensor.data)
+    if tensor.datatype.startswith("FP"):
+        data = [item if -math.inf < item < math.inf else None for item in data]
+    return {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype, "data": data}

@@ -11,7 +11,8 @@ parameter gets the input of its name as nested lists, which the schema converts.
 
 What `run()` may return: a dict of output name to array, nested lists or scalar; one array, list or scalar, which is
 named `output-0`; a DataFrame, whose columns are outputs; an `AMLResponse`, sent as it is. Datatypes are those of
-numpy's arrays, and BOOL, INT64, FP64 and BYTES for Python's bool, int, float and str.
+numpy's arrays, and BOOL, INT64, FP64 and BYTES for Python's bool, int, float and str. NaN and infinities are null in
+an answer's JSON; binary data keeps them.
 
 The binary tensor data extension is understood in both directions. Errors below `/v2` are `{"error": …}`, with 400 for
 a bad tensor; those of `/score` are `{"message": …}` as ever.
@@ -45,7 +46,11 @@ def routes(settings: Settings, platform: str, predict: Predict, tensors: Callabl
     name = settings.deployment
 
     def infer(inputs: dict[str, Tensor], headers: Mapping[str, str], asked: Mapping[str, Any]) -> Any:
-        return _answer(name, predict(inputs, headers), asked)
+        try:
+            output = predict(inputs, headers)
+        except TensorError as error:
+            raise InputError(400, str(error)) from error
+        return _answer(name, output, asked)
 
     def model(request: Request) -> tuple[str, bytes]:
         return _JSON, _dump({"name": name, "versions": [VERSION], "platform": platform, **tensors()})
@@ -106,8 +111,9 @@ def _parse(request: Request) -> Arguments:
     text, binary = request.body, b""
     length = request.headers.get(JSON_LENGTH)
     if length is not None:
-        if not length.isascii() or not length.isdigit() or int(length) > len(request.body):
-            raise InputError(400, f"Inference-Header-Content-Length={length!r} is not a length within the body.")
+        digits = length.isascii() and length.isdigit() and len(length) < 20
+        if not digits or int(length) > len(request.body):
+            raise InputError(400, f"Inference-Header-Content-Length={length[:40]!r} is not a length within the body.")
         text, binary = request.body[: int(length)], request.body[int(length) :]
     try:
         document = json.loads(text)
@@ -128,7 +134,9 @@ def _parse(request: Request) -> Arguments:
     if offset != len(binary):
         raise InputError(400, f"{len(binary) - offset} bytes of binary data belong to no input.")
     outputs = document.get("outputs") or []
-    if not isinstance(outputs, list) or not all(isinstance(item, dict) and "name" in item for item in outputs):
+    if not isinstance(outputs, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in outputs
+    ):
         raise InputError(400, "'outputs' must be a list of objects with a 'name'.")
     return {"inputs": inputs, "headers": request_headers(request), "asked": {**document, "outputs": outputs}}
 
@@ -144,7 +152,7 @@ def _answer(model: str, output: Any, asked: Mapping[str, Any]) -> Any:
     wanted = asked["outputs"]
     if wanted:
         by_name = {tensor.name: tensor for tensor in tensors}
-        missing = [str(item["name"]) for item in wanted if item["name"] not in by_name]
+        missing = [item["name"] for item in wanted if item["name"] not in by_name]
         if missing:
             raise InputError(400, f"The model has no output {', '.join(missing)}; it gave {', '.join(by_name)}.")
         tensors = [by_name[item["name"]] for item in wanted]

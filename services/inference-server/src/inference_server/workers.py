@@ -20,6 +20,7 @@ from typing import Any
 
 from inference_server.http import Request
 from inference_server.replies import Reply
+from inference_server.seats import Row
 
 
 class ScoringTimeout(TimeoutError):
@@ -29,39 +30,51 @@ class ScoringTimeout(TimeoutError):
 class Job:
     """One call of `run()`; `owner` is whoever waits for it and means nothing here."""
 
-    __slots__ = ("_claim", "late", "owner", "request", "started")
+    __slots__ = ("_unclaimed", "late", "owner", "request", "started", "took")
 
     def __init__(self, request: Request, owner: Any):
         self.request = request
         self.owner = owner
         self.started = 0.0  # monotonic seconds
+        self.took = 0.0  # seconds, when it has ended
         self.late = False
-        self._claim = threading.Lock()
+        self._unclaimed = [True]
 
     def claim(self) -> bool:
         """True for exactly one caller: the worker that starts the job or whoever cancels it before."""
-        return self._claim.acquire(blocking=False)
+        try:
+            self._unclaimed.pop()  # one thread alone can take what a list holds
+        except IndexError:
+            return False
+        return True
 
 
 class Worker:
     """One thread that calls `run()`; `running` is what its user code is busy with."""
 
-    def __init__(self, score: Callable[[Request], Reply], interruptible: bool):
+    def __init__(self, score: Callable[[Request], Reply], place: int, row: Row | None):
         self._score = score
-        self.interruptible = interruptible
+        self._place = place
+        self._row = row
+        self.interruptible = place == 0
         self.running: Job | None = None
         self._interrupted: Job | None = None
 
     def run(self, job: Job) -> Reply | None:
         """The reply to a job that the caller has claimed; None when its time was up, for it has been answered."""
+        if self._row is not None:
+            self._row.take(self._place)
+        reply = None
+        self.running = job
         job.started = time.monotonic()
         try:
-            self.running = job
             reply = self._score(job.request)
             self.running = None
         except ScoringTimeout:
             self.running = None
-            return None
+        job.took = time.monotonic() - job.started
+        if self._row is not None:  # before the client can see its answer and ask again
+            self._row.free(self._place)
         return reply
 
     def on_alarm(self, signum: int, frame: FrameType | None) -> None:
@@ -79,12 +92,14 @@ class Workers:
         score: Callable[[Request], Reply],
         deliver: Callable[[Job, Reply], None],
         timeout_seconds: float,
+        row: Row | None = None,
     ):
-        """`score` and `deliver` are called on the worker's thread and raise nothing."""
+        """`score` and `deliver` are called on the worker's thread and raise nothing. `row` has a seat for each
+        worker."""
         self.deliver = deliver
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.timeout_seconds = timeout_seconds
-        self.main, *self._others = (Worker(score, interruptible=number == 0) for number in range(count))
+        self.main, *self._others = (Worker(score, place, row) for place in range(count))
 
     def start(self) -> None:
         """Starts the threads beside the main one, which calls this."""

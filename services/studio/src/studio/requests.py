@@ -107,7 +107,7 @@ def get_logs(endpoint: str, deployment: str, body: Body) -> GetLogs:
     if not isinstance(tail, int) or isinstance(tail, bool) or not 1 <= tail <= 100_000:
         problems.append(_problem("tail", "must be a number of lines, from 1 to 100000"))
     container = body.get("containerType", "InferenceServer")
-    if container not in _CONTAINERS:
+    if not isinstance(container, str) or container not in _CONTAINERS:
         problems.append(_problem("containerType", f"must be {' or '.join(_CONTAINERS)}"))
     instance = body.get("instance")
     if not isinstance(instance, str | None):
