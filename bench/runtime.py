@@ -37,7 +37,13 @@ SECONDS = 2.0
 WARM_UP_SECONDS = 0.5
 CONNECTIONS = 8
 START_SECONDS = 60.0
-TARGETS = {"rps_vs_azureml": {"min": 5}, "rps_vs_kserve": {"min": 3.5}, "overhead_us_per_request": {"max": 45}}
+TARGETS = {
+    "rps_vs_azureml": {"min": 5},
+    "rps_vs_kserve": {"min": 3.5},
+    "overhead_us_per_request": {"max": 45},
+    # The same in terms of the machine: where 45 µs were asked for, run() alone took 35.
+    "overhead_vs_run": {"max": 1.29},
+}
 
 ROWS = [
     [0.038, 0.051, 0.062, 0.022, -0.044, -0.035, -0.043, -0.003, 0.02, -0.018],
@@ -188,6 +194,7 @@ def main() -> int:
         ratios={
             "rps_vs_azureml": round(rate["endpunkt"] / rate["azureml"], 2),
             "rps_vs_kserve": round(rate["endpunkt"] / rate["kserve"], 2),
+            "overhead_vs_run": round((cost["endpunkt"] - run_us) / run_us, 2),
         },
         figures={
             "overhead_us_per_request": round(cost["endpunkt"] - run_us, 1),
