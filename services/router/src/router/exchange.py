@@ -1,8 +1,9 @@
 """One request on its way: to a deployment, to an instance, perhaps to another, and back.
 
-An exchange is made when a request's head is read and begins when its body is complete and its turn on the connection
-has come. Every way out goes through `_end`, which gives back what it holds and tells the client's connection.
-The decisions are made in `picking` and `retries`; this module carries them out.
+An exchange is made when a request's head is read. It begins when its turn on the connection has come and its body is
+complete, or is too long to wait for (then it has an `upload`). Every way out goes through `_end`, which gives back what
+it holds and tells the client's connection. The decisions are made in `picking` and `retries`; this module carries them
+out.
 """
 
 from time import monotonic
@@ -26,6 +27,7 @@ from router.outcomes import (
 from router.picking import Instance, Verdict
 from router.retries import Phase, at_deadline, may_be_sent
 from router.stall import Stall
+from router.upload import Upload
 from router.upstream import UpstreamConnection, connect
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Exchange:
         "refusal",
         "request_id",
         "started",
+        "upload",
         "upstream",
     )
 
@@ -76,6 +79,7 @@ class Exchange:
         self.deployment: LiveDeployment | None = None
         self.instance: LiveInstance | None = None
         self.upstream: UpstreamConnection | None = None
+        self.upload: Upload | None = None
         self._held = False
         self._stall: Stall | None = None
 
@@ -149,12 +153,44 @@ class Exchange:
         else:
             tally.handed += 1
         self.handed += 1
+        if (upload := self.upload) is not None:
+            connection.send(self, request_head(self.head, self.request_id, None))
+            return upload.begin(connection)
         body = self.body
         head = request_head(self.head, self.request_id, len(body))
         if len(body) <= _COPY_BYTES:
             connection.send(self, head + body)
         else:
             connection.send(self, head, body)
+        return None
+
+    # A body that goes on as it comes
+
+    @property
+    def uploading(self) -> bool:
+        """The client has more of the body to send."""
+        return self.upload is not None and not self.upload.complete
+
+    def body_part(self, data: bytes) -> None:
+        """A part of the body of an `upload` has come: the client may take as long again for the next."""
+        assert self.upload is not None
+        if self.upload.add(data) and self.phase is SENT:
+            self.flowing()
+
+    def body_ended(self) -> None:
+        """All of the body has come: the model has its whole time."""
+        assert self.upload is not None
+        self.upload.end()
+        if self.phase is SENT:
+            self.flowing()
+
+    def body_refused(self, refusal: Refusal) -> None:
+        """What follows in the body cannot be passed on."""
+        if self.phase is WAITING and self.deployment is not None:
+            self.deployment.waiting.pop(self, None)
+        self._abort_upstream()
+        self._release()
+        self._cut_or_refuse(refusal)
 
     def _again(self) -> None:
         """Look for an instance once more, before those that wait."""
@@ -223,7 +259,8 @@ class Exchange:
         assert self.instance is not None
         self.gateway.eject(self.deployment, self.instance)
         self._release()
-        if self.phase is SENT and may_be_sent(self.handed, idempotent=self.deployment.route.idempotent):
+        idempotent = self.deployment.route.idempotent and self.upload is None  # what went on is not kept
+        if self.phase is SENT and may_be_sent(self.handed, idempotent=idempotent):
             self._again()
         else:
             self._cut_or_refuse(self._about(INSTANCE_DIED))
@@ -234,7 +271,9 @@ class Exchange:
         """The client hung up. A model that has the request keeps its slot until it answers or its time is over: it is
         still working on it."""
         self.client = None
-        if self.phase is SENT:
+        if self.phase is SENT and not self.uploading:
+            if self.upload is not None:
+                self.upload.drop()
             return
         if self.phase is WAITING:
             if self.deployment is not None:
@@ -333,7 +372,7 @@ class Exchange:
 
     def _refuse(self, refusal: Refusal) -> None:
         if self.client is not None:
-            self.close |= refusal.close or self.gateway.draining
+            self.close |= refusal.close or self.gateway.draining or self.uploading
             self.client.write(answer(refusal, self.ids, close=self.close, body=self.head.method != b"HEAD"))
         self._end(refusal.status)
 
@@ -346,6 +385,8 @@ class Exchange:
         self.body = b""
         if self._stall is not None:
             self._stall.end()
+        if self.upload is not None:
+            self.upload.drop()
         if deployment is None:
             endpoint = gateway.table.entries.get(self.head.name)
             gateway.unrouted[endpoint.route.name if endpoint is not None else "", status] += 1

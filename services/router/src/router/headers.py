@@ -144,12 +144,17 @@ def read_request(head: RequestHead, headers: Headers) -> None:
         head.lines = _without(hidden, lines)
 
 
-def request_head(head: RequestHead, request_id: bytes, body_length: int) -> bytes:
-    """The head that an instance gets."""
+def request_head(head: RequestHead, request_id: bytes, body_length: int | None) -> bytes:
+    """The head that an instance gets. `body_length` None: the body goes on as it comes."""
     pieces = [head.method, b" ", head.path, b" HTTP/1.1\r\nx-request-id: ", request_id, _CRLF, *head.lines]
     if head.client_id:
         pieces.append(head.client_id)
-    pieces.append(b"content-length: %d\r\n\r\n" % body_length if head.chunked else _CRLF)
+    if not head.chunked:
+        pieces.append(_CRLF)
+    elif body_length is None:
+        pieces.append(b"transfer-encoding: chunked\r\n\r\n")
+    else:
+        pieces.append(b"content-length: %d\r\n\r\n" % body_length)
     return b"".join(pieces)
 
 

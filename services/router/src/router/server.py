@@ -1,9 +1,10 @@
 """The router's side that faces the clients: HTTP/1.1 connections.
 
-A request is read as a whole (the body is needed again where it is retried), checked as soon as its head is there, and
-answered in its turn: requests that are pipelined wait here. The parser is llhttp in its strict mode, which refuses
-whatever two readers could understand differently (bare LF, folded lines, both length headers or two of one, chunk
-sizes that are none); what it leaves open is refused here. After a malformed request nothing more is read.
+A request is checked as soon as its head is there and answered in its turn: requests that are pipelined wait here. Its
+body is read as a whole (it is needed again where the request is retried) unless it is long: see `upload`. The parser is
+llhttp in its strict mode, which refuses whatever two readers could understand differently (bare LF, folded lines, both
+length headers or two of one, chunk sizes that are none); what it leaves open is refused here. After a malformed request
+nothing more is read.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from router.exchange import Exchange
 from router.gateway import Gateway
 from router.headers import RequestHead
 from router.outcomes import HEAD_TOO_LARGE, INTERNAL, MALFORMED, SLOW_CLIENT, TOO_LARGE, Refusal
+from router.upload import WHOLE_BYTES, Upload
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ _DRAIN_BYTES = 64 << 10
 """Up to this length the body of a refused request is read so that the connection can be kept."""
 
 _WRITE_BUFFER_BYTES = 512 << 10
+_QUEUE, _BODY = 1, 2
 
 
 class ClientConnection(asyncio.Protocol):
@@ -44,6 +47,7 @@ class ClientConnection(asyncio.Protocol):
         "_fed",
         "_gateway",
         "_headers",
+        "_held",
         "_linger",
         "_parser",
         "_queue",
@@ -73,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._choked = False  # it does not fetch its answers
         self._deaf = False  # nothing more is read from this client
         self._linger = False  # it may still be sending, though
+        self._held = 0  # why it is not read for now: the sum of _QUEUE and _BODY
 
     # From the event loop
 
@@ -171,8 +176,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.refusal = refusal
             if refusal.close or head.expects or head.chunked or (head.length or 0) > _DRAIN_BYTES:
                 self._end_with(refusal)
-        elif head.expects:
-            self._continue = True
+        else:
+            self._continue = head.expects
+            if (head.length or 0) > WHOLE_BYTES:
+                self._upload(exchange)
             self._say_continue()
 
     def on_body(self, data: bytes) -> None:
@@ -180,26 +187,41 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             return
         self._silent = 0
-        if exchange.refusal is None:
-            self._body_bytes += len(data)
-            if self._body_bytes > self._gateway.limits.body_bytes:
-                self._end_with(TOO_LARGE.about(limit=self._gateway.limits.body_bytes))
-            else:
-                self._body.append(data)
+        if exchange.refusal is not None:
+            return
+        self._body_bytes += len(data)
+        if self._body_bytes > self._gateway.limits.body_bytes:
+            self._end_with(TOO_LARGE.about(limit=self._gateway.limits.body_bytes))
+        elif exchange.upload is not None:
+            exchange.body_part(data)
+        else:
+            self._body.append(data)
+            if self._body_bytes > WHOLE_BYTES:
+                self._upload(exchange)
 
     def on_message_complete(self) -> None:
         exchange, self._receiving = self._receiving, None
         if exchange is None:
-            return
+            return None
         self._fed = self._silent = 0
         self._continue = False
+        self._body_bytes = 0
+        if exchange.close:
+            self._deaf = True
+        if exchange.upload is not None:
+            return exchange.body_ended()
         body = self._body
         if body:
             exchange.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
-            self._body_bytes = 0
-        if exchange.close:
-            self._deaf = True
+        return self._enqueue(exchange)
+
+    def _upload(self, exchange: Exchange) -> None:
+        """Its body is too long to wait for."""
+        exchange.upload = Upload(self, chunked=exchange.head.chunked)
+        gathered, self._body = self._body, []
+        for data in gathered:
+            exchange.body_part(data)
         self._enqueue(exchange)
 
     # Requests in their turn
@@ -211,17 +233,20 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._queue.append(exchange)
             if len(self._queue) >= self._gateway.limits.pipelined and not self._deaf:
-                self._transport.pause_reading()
+                self._hold(_QUEUE)
 
     def finished(self, exchange: Exchange) -> None:
         """Its answer is written: the next one's turn."""
         self._active = None
         self._touched = self._gateway.loop.time()
+        if self._receiving is exchange:  # the rest of its body is not wanted
+            self._receiving = None
+            self._deaf = self._linger = True
         if exchange.close or self._gateway.draining:
             self._close()
         elif self._queue:
             if len(self._queue) == self._gateway.limits.pipelined and not self._deaf:
-                self._transport.resume_reading()
+                self._release(_QUEUE)
             # Not from here: a long row of refusals would nest as deep.
             self._gateway.loop.call_soon(self._next)
         else:
@@ -232,9 +257,11 @@ class ClientConnection(asyncio.Protocol):
         if self._active is None and self._queue and not self._choked:
             self._active = self._queue.popleft()
             self._active.begin()
+            self._say_continue()
 
     def _say_continue(self) -> None:
-        if self._continue and self._active is None and not self._queue:
+        """Its turn has come: nothing else is being answered, or it is itself."""
+        if self._continue and not self._queue and self._active in (None, self._receiving):
             self._continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -246,8 +273,13 @@ class ClientConnection(asyncio.Protocol):
         self._receiving = None
         self._body.clear()
         self._deaf = self._linger = True
-        exchange.refusal, exchange.close = refusal, True
-        self._enqueue(exchange)
+        exchange.close = True
+        if exchange is self._active:
+            exchange.body_refused(refusal)
+        else:
+            exchange.refusal = refusal
+            if exchange.upload is None:  # else it is in the queue
+                self._enqueue(exchange)
 
     def _failed(self, error: Exception) -> None:
         """An error of ours, not the client's: 500 to the request that it happened to."""
@@ -265,11 +297,30 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         self._deaf = True
         if self._linger:
+            self._release(_QUEUE | _BODY)  # what still comes is read and dropped
             self._gateway.loop.call_later(LINGER_SECONDS, self._transport.close)
         else:
             self._transport.close()
 
+    def _hold(self, reason: int) -> None:
+        if not self._held:
+            self._transport.pause_reading()
+        self._held |= reason
+
+    def _release(self, reason: int) -> None:
+        if self._held and not self._held & ~reason:
+            self._transport.resume_reading()
+        self._held &= ~reason
+
     # For the exchange, the sweep and the end
+
+    def hold_body(self) -> None:
+        """Nobody takes more of the body for now."""
+        self._hold(_BODY)
+
+    def release_body(self) -> None:
+        """The body goes on."""
+        self._release(_BODY)
 
     def write(self, data: bytes) -> None:
         """Write a part of the answer."""

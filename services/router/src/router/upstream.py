@@ -83,6 +83,10 @@ class UpstreamConnection(asyncio.Protocol):
         for piece in pieces:
             self._transport.write(piece)
 
+    def write(self, data: bytes) -> None:
+        """A part of the request's body."""
+        self._transport.write(data)
+
     def park(self) -> None:
         """Keep the connection for the next request to its instance."""
         self.idle_since = self._gateway.loop.time()
@@ -133,6 +137,14 @@ class UpstreamConnection(asyncio.Protocol):
             return self._bad(f"more than {_HEAD_BYTES} bytes of headers, chunk extensions or trailers")
         return self._pass_on(exchange) if self._replied else None
 
+    def pause_writing(self) -> None:
+        if self.exchange is not None and self.exchange.upload is not None:
+            self.exchange.upload.hold()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None and self.exchange.upload is not None:
+            self.exchange.upload.release()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.upstreams.discard(self)
         del self._parser  # it refers back to this object
@@ -171,6 +183,8 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         self._broken = not self._parser.should_keep_alive()
+        if exchange.uploading:  # an answer before its request is complete: what is left of that is nobody's
+            self._broken = exchange.close = True
         self._status = 424 if status >= 300 else status
         bodiless = status in (_NO_CONTENT, _NOT_MODIFIED)
         head = read_reply(self._headers, with_length=not bodiless)
