@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from router.auth import authorized
-from router.headers import METHODS, Headers, Refused, RequestHead, read_request
+from router.headers import METHODS, SWITCH, Headers, Refused, RequestHead, read_request
 from router.outcomes import (
     BAD_METHOD,
     BAD_TARGET,
@@ -68,7 +68,11 @@ def check(
     except Refused as refused:
         return refused.refusal
     if upgrade:
-        return NOT_UNDERSTOOD.about(what="Upgrade")
+        if head.upgrade != b"websocket" or head.method != b"GET" or head.length or head.chunked:
+            return NOT_UNDERSTOOD.about(what="An Upgrade of anything but a GET, or to anything but websocket,")
+        head.lines += SWITCH
+    else:
+        head.upgrade = b""
     if head.version == "1.0":
         if head.chunked:
             return MALFORMED.about(reason="HTTP/1.0 has no Transfer-Encoding")

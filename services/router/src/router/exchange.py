@@ -20,6 +20,7 @@ from router.outcomes import (
     INTERNAL,
     NOT_READY,
     QUEUED_TOO_LONG,
+    SWITCHED,
     TOO_MANY,
     Refusal,
     answer,
@@ -27,6 +28,7 @@ from router.outcomes import (
 from router.picking import Instance, Verdict
 from router.retries import Phase, at_deadline, may_be_sent
 from router.stall import Stall
+from router.tunnel import Tunnel
 from router.upload import Upload
 from router.upstream import UpstreamConnection, connect
 
@@ -58,6 +60,7 @@ class Exchange:
         "refusal",
         "request_id",
         "started",
+        "tunnel",
         "upload",
         "upstream",
     )
@@ -80,6 +83,7 @@ class Exchange:
         self.instance: LiveInstance | None = None
         self.upstream: UpstreamConnection | None = None
         self.upload: Upload | None = None
+        self.tunnel: Tunnel | None = None
         self._held = False
         self._stall: Stall | None = None
 
@@ -224,6 +228,24 @@ class Exchange:
         self.body = b""  # it is not sent again
         return True
 
+    def switched(self, head: bytes) -> Tunnel | None:
+        """The instance has agreed to another protocol, with this `head`; None when nobody waits for it any more."""
+        client, upstream = self.client, self.upstream
+        if client is None or upstream is None:
+            self._release()
+            self._end(CLIENT_GONE)
+            return None
+        self.phase = STREAMING
+        self._deadlines.remove(self)  # it may last
+        client.write(head)
+        self.tunnel = Tunnel(client, upstream, self._tunnel_ended)
+        client.switched(self.tunnel)
+        return self.tunnel
+
+    def _tunnel_ended(self) -> None:
+        self._release()
+        self._end(SWITCHED)
+
     def flowing(self) -> None:
         """A part of the answer has passed, and more will come: it may take as long again."""
         self._deadlines.again(self, self.gateway.loop.time())
@@ -271,23 +293,27 @@ class Exchange:
         """The client hung up. A model that has the request keeps its slot until it answers or its time is over: it is
         still working on it."""
         self.client = None
+        if self.tunnel is not None:
+            return self.tunnel.client_closed()
         if self.phase is SENT and not self.uploading:
             if self.upload is not None:
                 self.upload.drop()
-            return
+            return None
         if self.phase is WAITING:
             if self.deployment is not None:
                 self.deployment.waiting.pop(self, None)
         else:
             self._abort_upstream()
             self._release()
-        self._end(CLIENT_GONE)
+        return self._end(CLIENT_GONE)
 
     def client_is_slow(self) -> None:
         """Too much waits to be read by the client: the model's answer must wait too. All such waits together may take
         as long as a request may."""
         upstream, deployment = self.upstream, self.deployment
-        if upstream is not None and deployment is not None:
+        if self.tunnel is not None:
+            self.tunnel.client_chokes(True)
+        elif upstream is not None and deployment is not None:
             if self._stall is None:
                 self._stall = Stall(self.gateway.loop, deployment.route.timeout, self._client_too_slow)
             if not self._stall.lasts:
@@ -296,7 +322,9 @@ class Exchange:
 
     def client_reads(self) -> None:
         """The client has caught up."""
-        if self._stall is not None and self._stall.lasts and self.upstream is not None:
+        if self.tunnel is not None:
+            self.tunnel.client_chokes(False)
+        elif self._stall is not None and self._stall.lasts and self.upstream is not None:
             self._stall.end()
             self.upstream.resume()
             self.flowing()
@@ -381,7 +409,7 @@ class Exchange:
             return
         self.phase = DONE
         gateway, deployment, client = self.gateway, self.deployment, self.client
-        self.client = self.upstream = None
+        self.client = self.upstream = self.tunnel = None
         self.body = b""
         if self._stall is not None:
             self._stall.end()

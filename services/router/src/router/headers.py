@@ -32,7 +32,8 @@ _LARGEST_LENGTH = 18  # digits
     _CODING,
     _EXPECTATION,
     _CONNECTION,
-) = range(9)
+    _UPGRADE,
+) = range(10)
 
 _HOP_BY_HOP = dict.fromkeys(
     (b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"), _DROPPED
@@ -47,7 +48,7 @@ _OF_A_REQUEST = _HOP_BY_HOP | {
     b"transfer-encoding": _CODING,
     b"expect": _EXPECTATION,
     b"connection": _CONNECTION,
-    b"upgrade": _DROPPED,
+    b"upgrade": _UPGRADE,
 }
 _OF_A_REPLY = _HOP_BY_HOP | {
     b"x-request-id": _DROPPED,
@@ -86,6 +87,7 @@ class RequestHead:
         "name",
         "path",
         "pin",
+        "upgrade",
         "version",
     )
 
@@ -97,6 +99,7 @@ class RequestHead:
         self.authorization: bytes | None = None
         self.pin: bytes | None = None
         self.client_id = b""
+        self.upgrade = b""
         self.length: int | None = None
         self.chunked = self.expects = False
 
@@ -140,8 +143,14 @@ def read_request(head: RequestHead, headers: Headers) -> None:
             head.expects = True
         elif kind == _CONNECTION:
             hidden |= _named(value)
+        elif kind == _UPGRADE:
+            head.upgrade = value.strip().lower()
     if hidden:
         head.lines = _without(hidden, lines)
+
+
+SWITCH = (b"upgrade", _COLON, b"websocket", _CRLF, b"connection", _COLON, b"Upgrade", _CRLF)
+"""The pieces of the two headers that ask for another protocol, and agree to it."""
 
 
 def request_head(head: RequestHead, request_id: bytes, body_length: int | None) -> bytes:

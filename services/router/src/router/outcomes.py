@@ -119,6 +119,9 @@ NOT_READY = Refusal(
     headers=_RETRY,
 )
 
+SWITCHED = 101
+"""What is counted when a connection that had switched to another protocol has ended."""
+
 CLIENT_GONE = 499
 """What is counted (nobody is left to be told) when the client hung up before its answer. nginx's number."""
 

@@ -19,6 +19,7 @@ from router.exchange import Exchange
 from router.gateway import Gateway
 from router.headers import RequestHead
 from router.outcomes import HEAD_TOO_LARGE, INTERNAL, MALFORMED, SLOW_CLIENT, TOO_LARGE, Refusal
+from router.tunnel import Tunnel
 from router.upload import WHOLE_BYTES, Upload
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         "_choked",
         "_continue",
         "_deaf",
+        "_early",
         "_fed",
         "_gateway",
         "_headers",
@@ -55,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         "_silent",
         "_touched",
         "_transport",
+        "_tunnel",
         "_url",
     )
 
@@ -77,6 +80,8 @@ class ClientConnection(asyncio.Protocol):
         self._choked = False  # it does not fetch its answers
         self._deaf = False  # nothing more is read from this client
         self._linger = False  # it may still be sending, though
+        self._early: list[bytes] = []  # sent in another protocol, before the instance has agreed to it
+        self._tunnel: Tunnel | None = None
         self._held = 0  # why it is not read for now: the sum of _QUEUE and _BODY
 
     # From the event loop
@@ -90,15 +95,15 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
-            return
+            return self._through(data)
         if self._receiving is not None or not self._fed:
             self._touched = self._gateway.loop.time()
         self._fed += len(data)
         self._silent += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # refused when its head was read
+        except httptools.HttpParserUpgrade as upgrade:  # its request has been read, and is the last one
+            self._through(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             self._failed(error)
         except httptools.HttpParserError as error:
@@ -110,6 +115,16 @@ class ClientConnection(asyncio.Protocol):
                     self._end_with(HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers))
             elif self._silent > limits.head_bytes:
                 self._end_with(MALFORMED.about(reason="its chunk extensions or trailers are too long"))
+
+    def _through(self, data: bytes) -> None:
+        """What comes after the last request: dropped, or another protocol."""
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+            return
+        last = self._queue[-1] if self._queue else self._active
+        if last is not None and last.head.upgrade and data:
+            self._early.append(data)
+            self._hold(_BODY)  # at most one read of it is kept
 
     def eof_received(self) -> None:
         """The client sends no more; TLS knows no half-closed connection, so it reads no more either."""
@@ -158,7 +173,8 @@ class ClientConnection(asyncio.Protocol):
         limits = gateway.limits
         head = RequestHead(parser.get_method(), parser.get_http_version())
         self._receiving = exchange = Exchange(gateway, self, head)
-        exchange.close = head.version == "1.0" or not parser.should_keep_alive()
+        upgrade = parser.should_upgrade()
+        exchange.close = head.version == "1.0" or upgrade or not parser.should_keep_alive()
         if self._fed > limits.head_bytes and _size(headers) + len(url) > limits.head_bytes:
             refusal: Refusal | None = HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers)
         else:
@@ -166,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
                 head,
                 url,
                 headers,
-                upgrade=parser.should_upgrade(),
+                upgrade=upgrade,
                 entries=gateway.table.entries,
                 suffix=gateway.suffix,
                 limits=limits,
@@ -325,6 +341,14 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write a part of the answer."""
         self._transport.write(data)
+
+    def switched(self, tunnel: Tunnel) -> None:
+        """What the client sends belongs to `tunnel` now."""
+        self._tunnel = tunnel
+        for data in self._early:
+            tunnel.from_client(data)
+        self._early.clear()
+        self._release(_BODY)
 
     def abort(self) -> None:
         """Break the connection: an answer that was cut off must not look whole."""

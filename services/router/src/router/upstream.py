@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from router.gateway import Gateway, LiveInstance
-from router.headers import BadReply, client_status, read_reply
+from router.headers import SWITCH, BadReply, client_status, read_reply
+from router.outcomes import SWITCHED, status_line
 from router.retries import Phase
+from router.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
@@ -26,7 +28,6 @@ IDLE_SECONDS = 4.0
 so that a request is not written to a connection which its peer is just closing."""
 
 _HEAD_BYTES = 64 << 10
-_SWITCHING = 101
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
 SENT = Phase.SENT
 
@@ -51,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_transport",
         "exchange",
         "idle_since",
+        "tunnel",
     )
 
     _transport: asyncio.Transport
@@ -59,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._gateway, self._instance = gateway, instance
         self._parser = httptools.HttpResponseParser(self)
         self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
         self.idle_since = 0.0
         self._broken = False  # not to be used for another request
         self._begin()
@@ -118,8 +121,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
-        if exchange is None:  # nothing was asked
-            return self._transport.abort()
+        if exchange is None:
+            if self.tunnel is not None:
+                return self.tunnel.from_model(data)
+            return self._transport.abort()  # nothing was asked
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -129,7 +134,11 @@ class UpstreamConnection(asyncio.Protocol):
             log.error("request %s failed in the router", exchange.request_id.decode(), exc_info=error)
             self.abort()
             return exchange.failed()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as error:
+            if self._status == SWITCHED:
+                return self._switch(exchange, data[error.args[0] :])
+            self._broken = True
+        except httptools.HttpParserError as error:
             if not self._complete:
                 return self._bad(str(error))
             self._broken = True
@@ -138,18 +147,24 @@ class UpstreamConnection(asyncio.Protocol):
         return self._pass_on(exchange) if self._replied else None
 
     def pause_writing(self) -> None:
-        if self.exchange is not None and self.exchange.upload is not None:
+        if self.tunnel is not None:
+            self.tunnel.model_chokes(True)
+        elif self.exchange is not None and self.exchange.upload is not None:
             self.exchange.upload.hold()
 
     def resume_writing(self) -> None:
-        if self.exchange is not None and self.exchange.upload is not None:
+        if self.tunnel is not None:
+            self.tunnel.model_chokes(False)
+        elif self.exchange is not None and self.exchange.upload is not None:
             self.exchange.upload.release()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.upstreams.discard(self)
         del self._parser  # it refers back to this object
         exchange, self.exchange = self.exchange, None
-        if exchange is None:
+        if self.tunnel is not None:
+            self.tunnel.model_closed()
+        elif exchange is None:
             if self in self._instance.connections:
                 self._instance.connections.remove(self)
         elif self._replied and self._to_the_end and exc is None:
@@ -174,14 +189,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._broken = True
             return
         status = self._parser.get_status_code()
+        exchange = self.exchange
+        assert exchange is not None
         if status < 200:
-            if status == _SWITCHING or status < 100:
+            if status == SWITCHED and exchange.head.upgrade and self._parser.should_upgrade():
+                head = read_reply(self._headers, with_length=False)
+                self._out += (status_line(status), exchange.ids, *head.lines, *SWITCH, b"\r\n")
+                self._status = status
+                return
+            if status == SWITCHED or status < 100:
                 raise BadReply(f"the status {status}")
             self._headers.clear()
             self._reason = b""
             return
-        exchange = self.exchange
-        assert exchange is not None
         self._broken = not self._parser.should_keep_alive()
         if exchange.uploading:  # an answer before its request is complete: what is left of that is nobody's
             self._broken = exchange.close = True
@@ -245,6 +265,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.park()
         client.write(b"".join(out))
         return exchange.answered(status)
+
+    def _switch(self, exchange: "Exchange", rest: bytes) -> None:
+        """`rest` is what the instance has said in the new protocol already."""
+        self.tunnel = exchange.switched(b"".join(self._out))
+        self.exchange = None
+        if self.tunnel is None:
+            self._transport.abort()
+        elif rest:
+            self.tunnel.from_model(rest)
 
     def _bad(self, reason: str) -> None:
         exchange = self.exchange
