@@ -10,6 +10,7 @@ from contracts.messages import EndpointDesired, EndpointObserved, Message
 from contracts.shell.service import until_first
 from contracts.shell.tls import server_context
 from router.admission import Limits
+from router.certificates import Certificates
 from router.gateway import Gateway
 from router.listener import Listener
 from router.metrics import RouterMetrics
@@ -54,18 +55,19 @@ class Router:
         listener = Listener(gateway)
         reporter = Reporter(gateway, publisher, settings.source, settings.usage_seconds)
         metrics = RouterMetrics(gateway, lambda: self._read_at)
-        tls = server_context(settings.home, "router", settings.certificate_hosts)
-        tls.set_alpn_protocols(["http/1.1"])
+        certificates = Certificates(
+            lambda: server_context(settings.home, "router", settings.certificate_hosts), settings.certificates
+        )
         REGISTRY.register(metrics)
 
         async def serve() -> None:
             await publisher.start()
             await reader.start()
             await self._update()
-            await listener.start(settings.host, settings.router_port, tls)
+            await listener.start(settings.host, settings.router_port, certificates.context)
             self._port = listener.port
             assert reader.failed is not None
-            await until_first(reader.failed, reporter.tell_load(), reporter.tell_usage())
+            await until_first(reader.failed, reporter.tell_load(), reporter.tell_usage(), certificates.keep())
 
         try:
             await until_first(self._stopped(stop, listener), serve())

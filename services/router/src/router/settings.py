@@ -1,5 +1,7 @@
 """What the router is told: each field is the environment's ENDPUNKT_<FIELD>."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from contracts.shell.settings import Settings
@@ -12,6 +14,9 @@ class RouterSettings(Settings):
     region: str = Field(default="local", pattern=r"^[a-z0-9-]+$", description="<endpoint>.<region>.inference.<domain>")
     domain: str = Field(default="localhost", pattern=r"^[a-z0-9.-]+$")
     extra_hosts: str = Field(default="", description="further names and addresses of the certificate, by comma")
+    certificates: Path | None = Field(
+        default=None, description="a folder of further certificates with their keys, shown to who asks for their names"
+    )
     max_body_bytes: int = Field(default=100 << 20, ge=0, description="a request with a longer body gets 413")
     source: str = Field(default="router-1", min_length=1, description="this process's name in usage and load samples")
     usage_seconds: float = Field(default=5.0, gt=0, description="how often usage is told")
