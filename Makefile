@@ -122,6 +122,10 @@ bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
 bench-deploy: $(SYNCED) ## measure from a command to the first answer, with a warm environment
 	@$(BIN)/python bench/deploy.py
 
+.PHONY: bench-router
+bench-router: $(SYNCED) ## measure the router beside Envoy, and nginx where it is installed
+	@$(BIN)/python bench/router.py
+
 .PHONY: bench-runtime
 bench-runtime: $(SYNCED) ## measure the inference server beside Azure's and KServe's
 	@$(BIN)/python bench/runtime.py

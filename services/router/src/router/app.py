@@ -64,6 +64,7 @@ class Router:
             await publisher.start()
             await reader.start()
             await self._update()
+            gateway.restored()
             await listener.start(settings.host, settings.router_port, certificates.context)
             self._port = listener.port
             assert reader.failed is not None

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 WAITING, CONNECTING, SENT, STREAMING, DONE = Phase  # as globals: looking up an Enum's member costs more
 
-_COPY_BYTES = 64 << 10  # up to this size it is cheaper to join head and body than to write twice
-
 
 class Exchange:
     """One request and its answer. `ids` are the header lines that its answer has in any case."""
@@ -75,7 +73,7 @@ class Exchange:
         self.phase = WAITING
         self.request_id = gateway.ids.next()
         self.ids = b"x-request-id: %b\r\n" % self.request_id
-        self.body = b""
+        self.body: list[bytes] = []
         self.refusal: Refusal | None = None
         self.close = False
         self.handed = 0
@@ -161,11 +159,7 @@ class Exchange:
             connection.send(self, request_head(self.head, self.request_id, None))
             return upload.begin(connection)
         body = self.body
-        head = request_head(self.head, self.request_id, len(body))
-        if len(body) <= _COPY_BYTES:
-            connection.send(self, head + body)
-        else:
-            connection.send(self, head, body)
+        connection.send(self, request_head(self.head, self.request_id, sum(map(len, body))), *body)
         return None
 
     # A body that goes on as it comes
@@ -225,7 +219,7 @@ class Exchange:
         assert self.instance is not None
         self.instance.failures = 0
         self.phase = STREAMING
-        self.body = b""  # it is not sent again
+        self.body = []  # it is not sent again
         return True
 
     def switched(self, head: bytes) -> Tunnel | None:
@@ -410,7 +404,7 @@ class Exchange:
         self.phase = DONE
         gateway, deployment, client = self.gateway, self.deployment, self.client
         self.client = self.upstream = self.tunnel = None
-        self.body = b""
+        self.body = []
         if self._stall is not None:
             self._stall.end()
         if self.upload is not None:

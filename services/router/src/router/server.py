@@ -226,10 +226,7 @@ class ClientConnection(asyncio.Protocol):
             self._deaf = True
         if exchange.upload is not None:
             return exchange.body_ended()
-        body = self._body
-        if body:
-            exchange.body = body[0] if len(body) == 1 else b"".join(body)
-            self._body = []
+        exchange.body, self._body = self._body, []
         return self._enqueue(exchange)
 
     def _upload(self, exchange: Exchange) -> None:

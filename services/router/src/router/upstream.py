@@ -28,6 +28,7 @@ IDLE_SECONDS = 4.0
 so that a request is not written to a connection which its peer is just closing."""
 
 _HEAD_BYTES = 64 << 10
+_JOINED = 2  # a head and what came of a body in one read: cheaper to join than to write apart
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
 SENT = Phase.SENT
 
@@ -83,8 +84,10 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, exchange: "Exchange", *pieces: bytes) -> None:
         """Hand a request to the model."""
         self.exchange = exchange
-        for piece in pieces:
-            self._transport.write(piece)
+        if len(pieces) <= _JOINED:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
 
     def write(self, data: bytes) -> None:
         """A part of the request's body."""

@@ -1,0 +1,392 @@
+"""The router beside Envoy (and nginx, where it is installed): `make bench-router`.
+
+Each proxy terminates TLS (or not), checks the key, follows a pin header, splits 90/10 over two deployments and counts
+by deployment, on one core, with one worker. The load and the instances share the other core. Rounds of the proxies are
+interleaved, and the median of the rounds counts. CPU time is the proxy's by process accounting.
+
+`added_*` are latencies at half of the rate at which Envoy is saturated, in this run, open loop, minus those of the
+instances without a proxy. bench/peers/envoy.lock holds Envoy, as `bench/runtime.py` says of its peers.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import write_results
+from runtime import cpu_seconds, environment
+
+from contracts.shell.tls import server_context
+
+HERE = Path(__file__).with_name("peers") / "router"
+HOST = "diabetes.local.inference.localhost"
+ROUNDS = 5
+SECONDS = 2.0
+CONNECTIONS = 32
+IDLE = 1000
+MIB = 1 << 20
+MANY = 10_000
+TYPE = "type.googleapis.com/envoy.extensions"
+TARGETS = {
+    "cpu_tls_vs_envoy": {"max": 0.9},
+    "cpu_plain_vs_envoy": {"max": 0.9},
+    "rps_tls_vs_envoy": {"min": 1.1},
+    "rps_plain_vs_envoy": {"min": 1.1},
+    "added_p50_vs_envoy": {"max": 1.0},
+    "added_p99_vs_envoy": {"max": 1.0},
+    "mib_requests_vs_envoy": {"min": 0.8},
+    "mib_answers_vs_envoy": {"min": 0.8},
+    "idle_connection_kib": {"max": 40},
+    "cpu_10k_endpoints_vs_one": {"max": 1.1},
+}
+
+
+@dataclass(frozen=True)
+class House:
+    """What all proxies are given: their core, the load's, a folder, the key and chain, and the instances' ports."""
+
+    core: int
+    load_core: int
+    folder: Path
+    pem: Path
+    blue: int
+    green: int
+
+
+def envoy(house: House, port: int, scheme: str, envoy: Path) -> list[str]:
+    """The command of an Envoy with that configuration."""
+
+    def cluster(name: str, instance: int) -> dict[str, Any]:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": instance}}
+        return {
+            "name": name,
+            "type": "STATIC",
+            "lb_policy": "LEAST_REQUEST",
+            "circuit_breakers": {"thresholds": [{"max_requests": 10_000, "max_connections": 10_000}]},
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            },
+        }
+
+    def header(name: str, value: str) -> dict[str, Any]:
+        return {"name": name, "string_match": {"exact": value}}
+
+    key = header("authorization", "Bearer the-primary-key")
+    told = {"header": {"key": "azureml-model-deployment", "value": "%UPSTREAM_CLUSTER%"}}
+    request_id = {"header": {"key": "x-request-id", "value": "%REQ(X-REQUEST-ID)%"}}
+    passed = {"request_headers_to_remove": ["authorization"], "response_headers_to_add": [told, request_id]}
+    split = {"clusters": [{"name": "blue", "weight": 90}, {"name": "green", "weight": 10}]}
+    routes = [
+        {
+            "match": {"prefix": "/", "headers": [key, header("azureml-model-deployment", name)]},
+            "route": {"cluster": name, "timeout": "5s"},
+            **passed,
+        }
+        for name in ("blue", "green")
+    ]
+    routes.append(
+        {
+            "match": {"prefix": "/", "headers": [key]},
+            "route": {"weighted_clusters": split, "timeout": "5s"},
+            **passed,
+        }
+    )
+    refused = {"status": 401, "body": {"inline_string": "no key"}}
+    manager = {
+        "@type": f"{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "scoring",
+        "codec_type": "HTTP1",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "diabetes",
+                    "domains": [HOST],
+                    "routes": [*routes, {"match": {"prefix": "/"}, "direct_response": refused}],
+                }
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{TYPE}.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    }
+    if scheme == "tls":
+        pem = {"filename": str(house.pem)}
+        chain["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{TYPE}.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [{"certificate_chain": pem, "private_key": pem}]},
+            },
+        }
+    listener = {
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [chain],
+    }
+    clusters = [cluster("blue", house.blue), cluster("green", house.green)]
+    config = house.folder / "envoy.json"
+    config.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
+    return [str(envoy), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
+
+
+def nginx(house: House, port: int, scheme: str) -> list[str]:
+    """The command of an nginx with that configuration. It counts by its access log, as it has no other way."""
+    listen = "ssl" if scheme == "tls" else ""
+    config = house.folder / "nginx.conf"
+    config.write_text(
+        f"""
+        worker_processes 1; daemon off; pid {house.folder}/nginx.pid; error_log {house.folder}/nginx.log;
+        events {{ worker_connections 4096; }}
+        http {{
+          access_log {house.folder}/access.log combined buffer=64k;
+          client_max_body_size 100m;
+          client_body_temp_path {house.folder}/bodies; proxy_temp_path {house.folder}/answers;
+          client_body_buffer_size 2m; keepalive_requests 1000000000;
+          split_clients $request_id $share {{ 90% blue; * green; }}
+          map $http_azureml_model_deployment $deployment {{ blue blue; green green; default $share; }}
+          map $http_authorization $known {{ "Bearer the-primary-key" 1; default 0; }}
+          upstream blue {{ server 127.0.0.1:{house.blue}; keepalive 64; }}
+          upstream green {{ server 127.0.0.1:{house.green}; keepalive 64; }}
+          server {{
+            listen 127.0.0.1:{port} {listen}; server_name {HOST};
+            ssl_certificate {house.pem}; ssl_certificate_key {house.pem};
+            location / {{
+              if ($known = 0) {{ return 401; }}
+              proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Authorization "";
+              proxy_set_header x-request-id $request_id; add_header x-request-id $request_id;
+              add_header azureml-model-deployment $deployment; proxy_pass http://$deployment;
+            }}
+          }}
+        }}"""
+    )
+    return ["nginx", "-c", str(config)]
+
+
+def ours(house: House, port: int, scheme: str, endpoints: int = 1) -> list[str]:
+    """The command of the router's data plane."""
+    given = (port, scheme, house.pem, endpoints, house.blue, house.green)
+    return [sys.executable, str(HERE / "ours.py"), *map(str, given)]
+
+
+@contextmanager
+def running(command: list[str], core: int, port: int, log: Path) -> Iterator[int]:
+    """The pid of a process on `core`, once it listens on `port`."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.05)
+        else:
+            raise SystemExit(f"{command[0]} does not listen:\n{log.read_text()}")
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def loading(house: House, *arguments: object) -> Iterator[Callable[[], dict[str, float]]]:
+    """A load whose connections are open; call it to have it run, and for what it measured."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "load.py"), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {house.load_core}),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def run() -> dict[str, float]:
+        stdin.write("\n")
+        stdin.flush()
+        told: dict[str, float] = json.loads(stdout.readline() or "{}")
+        if not told or told["bad"]:
+            raise SystemExit(f"the load {arguments} got {told.get('bad', 'nothing but')} wrong answers")
+        return told
+
+    try:
+        if stdout.readline() != "READY\n":
+            raise SystemExit(f"the load {arguments} could not connect")
+        yield run
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def resident_kib(pid: int) -> int:
+    """A process's resident memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+class Bench:
+    """Collects figures by proxy and name, a value for each round."""
+
+    def __init__(self, house: House, commands: dict[str, Callable[[int, str], list[str]]]):
+        self.house, self.commands = house, commands
+        self.values: defaultdict[str, list[float]] = defaultdict(list)
+
+    def median(self, name: str) -> float:
+        """Of all rounds."""
+        return statistics.median(self.values[name])
+
+    def closed(self, who: str, scheme: str, label: str = "", command: list[str] | None = None, port: int = 0) -> None:
+        """Requests as fast as they are answered."""
+        port = port or free_port()
+        command = command or self.commands[who](port, scheme)
+        with running(command, self.house.core, port, self.house.folder / f"{who}.log") as pid:
+            with loading(self.house, port, scheme, CONNECTIONS, 0.5) as warm:
+                warm()
+            with loading(self.house, port, scheme, CONNECTIONS, SECONDS) as load:
+                before = cpu_seconds(pid)
+                told = load()
+                spent = cpu_seconds(pid) - before
+            label = label or f"{who}_{scheme}"
+            self.values[f"{label}_cpu_us"].append(spent / told["done"] * 1e6)
+            self.values[f"{label}_rps"].append(told["done"] / told["seconds"])
+            if label == f"{who}_tls":
+                self._bodies(who, port)
+                self._idle(who, port, pid)
+
+    def _bodies(self, who: str, port: int) -> None:
+        for label, request, answer in (("requests", MIB, 0), ("answers", 0, MIB)):
+            with loading(self.house, port, "tls", 8, SECONDS, 0, request, answer) as load:
+                told = load()
+                self.values[f"{who}_mib_{label}_per_second"].append(told["done"] / told["seconds"])
+
+    def _idle(self, who: str, port: int, pid: int) -> None:
+        before = resident_kib(pid)
+        with loading(self.house, port, "tls", IDLE, 0):
+            self.values[f"{who}_idle_kib"].append((resident_kib(pid) - before) / IDLE)
+
+    def open(self, who: str, rate: float) -> None:
+        """Requests at even times, with TLS; `direct` is without a proxy."""
+        port = self.house.blue if who == "direct" else free_port()
+        if who == "direct":
+            self._open(who, port, "plain", rate)
+        else:
+            log = self.house.folder / f"{who}.log"
+            with running(self.commands[who](port, "tls"), self.house.core, port, log):
+                with loading(self.house, port, "tls", CONNECTIONS, 0.5) as warm:
+                    warm()
+                self._open(who, port, "tls", rate)
+
+    def _open(self, who: str, port: int, scheme: str, rate: float) -> None:
+        with loading(self.house, port, scheme, CONNECTIONS, SECONDS, rate) as load:
+            told = load()
+            self.values[f"{who}_p50_us"].append(told["p50"])
+            self.values[f"{who}_p99_us"].append(told["p99"])
+
+
+def pem_of(folder: Path) -> Path:
+    """A key with its certificate."""
+    server_context(folder, "router", [HOST, "127.0.0.1"])
+    return folder / "tls" / "router.pem"
+
+
+def main() -> int:
+    """Measure, print, write bench/results/router.json; 1 when a target is missed."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("two cores are needed: one for the proxy and one for the load")
+    cache = Path(os.environ.get("ENDPUNKT_CACHE") or Path.home() / ".cache" / "endpunkt")
+    binary = environment("envoy", cache).with_name("envoy")
+    with tempfile.TemporaryDirectory(prefix="endpunkt-bench-") as name:
+        folder = Path(name)
+        house = House(cores[0], cores[-1], folder, pem_of(folder), free_port(), free_port())
+        commands: dict[str, Callable[[int, str], list[str]]] = {
+            "envoy": lambda port, scheme: envoy(house, port, scheme, binary),
+            "ours": lambda port, scheme: ours(house, port, scheme),
+        }
+        if shutil.which("nginx"):
+            commands["nginx"] = lambda port, scheme: nginx(house, port, scheme)
+        else:
+            print("  nginx is not installed here: it is left out")
+        bench = Bench(house, commands)
+        backend = [sys.executable, str(HERE / "backend.py"), str(house.blue), str(house.green)]
+        with running(backend, house.load_core, house.green, folder / "backend.log"):
+            for number in range(ROUNDS):
+                for scheme in ("tls", "plain"):
+                    for who in commands:
+                        bench.closed(who, scheme)
+                port = free_port()
+                bench.closed("ours", "plain", "many", ours(house, port, "plain", MANY), port)
+                for who in ("direct", *commands):
+                    bench.open(who, bench.median("envoy_tls_rps") / 2)
+                told = ", ".join(
+                    f"{who} {bench.values[f'{who}_tls_rps'][-1]:.0f}/s {bench.values[f'{who}_tls_cpu_us'][-1]:.1f} µs"
+                    f" ({bench.values[f'{who}_plain_cpu_us'][-1]:.1f} plain)"
+                    for who in commands
+                )
+                print(f"  round {number + 1} of {ROUNDS}: {told}", flush=True)
+    return report(bench)
+
+
+def report(bench: Bench) -> int:
+    """Ratios to Envoy, and every figure."""
+    m = bench.median
+
+    def added(who: str, what: str) -> float:
+        return m(f"{who}_{what}_us") - m(f"direct_{what}_us")
+
+    ratios = {
+        **{f"cpu_{each}_vs_envoy": m(f"ours_{each}_cpu_us") / m(f"envoy_{each}_cpu_us") for each in ("tls", "plain")},
+        **{f"rps_{each}_vs_envoy": m(f"ours_{each}_rps") / m(f"envoy_{each}_rps") for each in ("tls", "plain")},
+        **{f"added_{each}_vs_envoy": added("ours", each) / added("envoy", each) for each in ("p50", "p99")},
+        **{
+            f"mib_{each}_vs_envoy": m(f"ours_mib_{each}_per_second") / m(f"envoy_mib_{each}_per_second")
+            for each in ("requests", "answers")
+        },
+        "cpu_10k_endpoints_vs_one": m("many_cpu_us") / m("ours_plain_cpu_us"),
+    }
+    met = write_results(
+        "router",
+        ratios={name: round(value, 2) for name, value in ratios.items()},
+        figures={
+            "idle_connection_kib": round(m("ours_idle_kib"), 1),
+            **{name: round(m(name), 1) for name in sorted(bench.values)},
+        },
+        targets=TARGETS,
+    )
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
