@@ -120,7 +120,7 @@ class Server:
             for piece in reply.rest or ():
                 size += len(piece)
                 if size > most:
-                    log.error("A streamed answer is cut: it has more than the %d bytes that an answer may have.", most)
+                    log.error("A streamed answer is cut: it has more than ENDPUNKT_MAX_RESPONSE_BYTES=%d.", most)
                     return False
                 if not stream.ready.wait(self._settings.send_timeout_seconds):
                     log.error("A client took nothing of a streamed answer for too long; it is dropped.")
