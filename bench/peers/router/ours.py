@@ -27,6 +27,7 @@ from contracts.messages import (
 )
 from router.gateway import Gateway
 from router.listener import Listener
+from router.memory import forget_the_start, keep_large_pieces
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,6 +81,7 @@ def observed(name: str, ports: dict[str, str]) -> EndpointObserved:
 async def main(port: str, scheme: str, pem: str, endpoints: str, blue: str, green: str) -> None:
     """Serve until killed."""
     loop = asyncio.get_running_loop()
+    keep_large_pieces()
     gateway = Gateway(loop, b".local.inference.localhost")
     for name in ("diabetes", *(f"endpoint-{number}" for number in range(int(endpoints) - 1))):
         documents = desired(name), {name: observed(name, {"blue": blue, "green": green})}
@@ -89,7 +91,7 @@ async def main(port: str, scheme: str, pem: str, endpoints: str, blue: str, gree
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(pem)
         tls.set_alpn_protocols(["http/1.1"])
-    gateway.restored()
+    forget_the_start()
     await Listener(gateway).start("127.0.0.1", int(port), tls)
     await asyncio.Event().wait()
 

@@ -13,6 +13,7 @@ from router.admission import Limits
 from router.certificates import Certificates
 from router.gateway import Gateway
 from router.listener import Listener
+from router.memory import forget_the_start, keep_large_pieces
 from router.metrics import RouterMetrics
 from router.reporting import Reporter
 from router.settings import RouterSettings
@@ -47,6 +48,7 @@ class Router:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then finish every request, and tell the usage to the last one."""
         settings = self._settings
+        keep_large_pieces()
         gateway = self._gateway = Gateway(
             asyncio.get_running_loop(), settings.suffix.encode(), Limits(body_bytes=settings.max_body_bytes)
         )
@@ -64,7 +66,7 @@ class Router:
             await publisher.start()
             await reader.start()
             await self._update()
-            gateway.restored()
+            forget_the_start()
             await listener.start(settings.host, settings.router_port, certificates.context)
             self._port = listener.port
             assert reader.failed is not None

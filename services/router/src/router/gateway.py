@@ -1,7 +1,6 @@
 """What all connections of one router process share."""
 
 import asyncio
-import gc
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -51,12 +50,6 @@ class Gateway:
     def __post_init__(self) -> None:
         self.request_deadlines = DeadlinesBySeconds(self.loop, lambda exchange: exchange.deadline_passed())
         self.queue_deadlines = DeadlinesBySeconds(self.loop, lambda exchange: exchange.queue_wait_passed())
-
-    @staticmethod
-    def restored() -> None:
-        """The table is as large as it is for now: the garbage collector need not go through it again and again."""
-        gc.collect()
-        gc.freeze()
 
     def changed(self, change: Change["Exchange", "UpstreamConnection"]) -> None:
         """Follow an update of the table: move its queues, close what leads to instances that are gone."""
