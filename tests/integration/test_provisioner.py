@@ -12,7 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mlflow.pyfunc
+import pandas as pd
 from aiokafka import AIOKafkaProducer
+from mlflow.models import infer_signature
 
 from contracts.envelope import Record
 from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Table, Tail
@@ -54,7 +57,7 @@ from endpunkt_infra.services import ServiceProcess
 
 T = TypeVar("T")
 Answer = CommandAccepted | CommandRejected
-PATIENCE = 40
+PATIENCE = 90
 QUICK = {"drain_seconds": "0.3", "usage_seconds": "0.5"}
 SCORE = "import os, json\ndef init(): pass\ndef run(data): return {'version': '%s', 'pid': os.getpid()}\n"
 RAISES = "def init():\n    print('about to fail')\n    raise ValueError('no such weights')\ndef run(data): pass\n"
@@ -159,13 +162,13 @@ def online(code: str, **settings: Any) -> OnlineDeploymentSpec:
     return OnlineDeploymentSpec(code_configuration=CodeConfiguration(code=code, scoring_script="score.py"), **settings)
 
 
-async def score(instance: Instance) -> dict[str, Any]:
-    def ask() -> dict[str, Any]:
+async def score(instance: Instance, document: object = None) -> Any:
+    def ask() -> Any:
         request = urllib.request.Request(
-            f"http://{instance.address}/score", b"{}", {"Content-Type": "application/json"}
+            f"http://{instance.address}/score", json.dumps(document or {}).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return dict(json.load(answer))
+            return json.load(answer)
 
     return await asyncio.to_thread(ask)
 
@@ -349,6 +352,37 @@ async def test_an_environment_is_built_before_the_first_instance_and_a_bad_one_r
         assert isinstance(refused, CommandRejected)
         assert [each.field for each in refused.problems] == ["spec.environment.conda_file"]
         assert refused.problems[0].message.startswith("line 2: ")
+        assert await asyncio.to_thread(service.stop) == 0
+
+
+MLFLOW = """
+import mlflow
+class Doubled(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input * 2
+mlflow.models.set_model(Doubled())
+"""
+
+
+async def test_an_mlflow_model_needs_no_script_and_runs_with_the_packages_it_names(
+    kafka: KafkaSettings, start_service: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "doubled.py").write_text(MLFLOW)
+    table = pd.DataFrame({"a": [1.0, 2.0]})
+    await asyncio.to_thread(
+        mlflow.pyfunc.save_model,
+        tmp_path / "doubled",
+        python_model=str(tmp_path / "doubled.py"),
+        signature=infer_signature(table, table),
+        pip_requirements=[f"mlflow-skinny=={mlflow.__version__}", f"pandas=={pd.__version__}"],
+    )
+    service: ServiceProcess = start_service("provisioner", **QUICK)
+    async with others(kafka) as them:
+        await them.accepted(CreateEndpoint(endpoint="flow", spec=OnlineEndpointSpec()))
+        spec = OnlineDeploymentSpec(model=AssetReference(path=str(tmp_path / "doubled"), type="mlflow_model"))
+        await them.accepted(PutDeployment(endpoint="flow", deployment="blue", spec=spec))
+        blue = await them.state("flow", "blue", "Succeeded", ready=1)
+        assert await score(blue.instances[0], {"input_data": {"columns": ["a"], "data": [[2.5]]}}) == [{"a": 5.0}]
         assert await asyncio.to_thread(service.stop) == 0
 
 
