@@ -165,7 +165,9 @@ def online(code: str, **settings: Any) -> OnlineDeploymentSpec:
 async def score(instance: Instance, document: object = None) -> Any:
     def ask() -> Any:
         request = urllib.request.Request(
-            f"http://{instance.address}/score", json.dumps(document or {}).encode(), {"Content-Type": "application/json"}
+            f"http://{instance.address}/score",
+            json.dumps(document or {}).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             return json.load(answer)
