@@ -95,7 +95,7 @@ def the_split_serves_one_deployment_after_the_other(patch: pytest.MonkeyPatch) -
 
 
 def the_split_begins_anew_with_every_document(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(table, "_same_split", lambda *_: False)
+    patch.setattr(table, "_split", lambda route, before: split.Split(route.traffic))
 
 
 def the_router_numbers_its_usage_anew(patch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from endpunkt_cli.references import file_uri
 class _OnlineEndpoint(OnlineEndpointSpec):
     name: Name
     traffic: Traffic = Field(default_factory=dict)
+    mirror_traffic: Traffic = Field(default_factory=dict)
 
 
 class _OnlineDeployment(OnlineDeploymentSpec):
@@ -80,7 +81,6 @@ FORMS: Mapping[str, Form] = {
         _OnlineEndpoint,
         ("name",),
         refused={
-            "mirror_traffic": "this version mirrors no traffic: remove `mirror_traffic`",
             "compute": _KUBERNETES,
         },
         settled={"type": "online"},

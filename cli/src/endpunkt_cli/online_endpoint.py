@@ -38,11 +38,12 @@ def create(
 ) -> None:
     """Make an endpoint; it must not exist."""
     resource = resource_of("online-endpoint", source_of(file, {"name": name}), file, set_)
-    if any(resource.body.pop("traffic", {}).values()):
+    early = [field for field in ("traffic", "mirror_traffic") if any(resource.body.pop(field, {}).values())]
+    if early:
         from endpunkt_cli.files import BadFile
 
         hint = "a new endpoint has no deployments: make them, then `online-endpoint update` with this traffic"
-        raise BadFile([resource.source.trouble("traffic", hint)])
+        raise BadFile([resource.source.trouble(field, hint) for field in early])
     if local:
         from endpunkt_cli.local import verbs
 
@@ -58,12 +59,16 @@ def update(
     file: OptionalFile = None,
     name: FileName = None,
     traffic: Annotated[str | None, typer.Option("--traffic", help='the whole split: "blue=90 green=10"')] = None,
+    mirror_traffic: Annotated[
+        str | None, typer.Option("--mirror-traffic", help='what is sent a copy: "green=10"; "green=0" for none')
+    ] = None,
     set_: Set = None,
     query: Query = None,
     output: Output = Format.json,
 ) -> None:
-    """Change an endpoint: its description, tags, properties, traffic."""
-    more = {} if traffic is None else {"traffic": _split(traffic)}
+    """Change an endpoint: its description, tags, properties, traffic, mirrored traffic, network access."""
+    given = {"traffic": traffic, "mirror_traffic": mirror_traffic}
+    more = {field: _split(field, text) for field, text in given.items() if text is not None}
     show(update_endpoint("online", file, name, set_, **more), query, output, _COLUMNS)
 
 
@@ -155,12 +160,12 @@ def _print(answer: bytes) -> None:
     sys.stdout.flush()
 
 
-def _split(text: str) -> dict[str, int]:
+def _split(field: str, text: str) -> dict[str, int]:
     split = {}
     for share in text.replace(",", " ").split():
         name, _, percent = share.partition("=")
         if not name or not percent.isdecimal() or name in split:
             hint = f'"{share}" is no share: write "blue=90 green=10", each deployment once'
-            raise typer.BadParameter(hint, param_hint="--traffic")
+            raise typer.BadParameter(hint, param_hint=f"--{field.replace('_', '-')}")
         split[name] = int(percent)
     return split

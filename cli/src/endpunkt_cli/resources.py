@@ -19,7 +19,15 @@ Kind = Literal["online", "batch"]
 Document = dict[str, Any]
 
 POLL_SECONDS = 0.5
-_CHANGEABLE = ("description", "tags", "properties", "traffic", "defaults")
+_CHANGEABLE = (
+    "description",
+    "tags",
+    "properties",
+    "traffic",
+    "mirror_traffic",
+    "public_network_access",
+    "defaults",
+)
 
 
 def source_of(file: Path | None, options: Document, base: Document | None = None) -> "Source":
@@ -95,7 +103,7 @@ def update_endpoint(
 
 def _meant(field: str, value: Any) -> Any:
     """A deployment that gets 0 % may be left out of the traffic; an identity is also shown with its ids."""
-    if field == "traffic":
+    if field in ("traffic", "mirror_traffic"):
         return {name: share for name, share in (value or {}).items() if share}
     if field == "identity":
         named = (value or {}).get("user_assigned_identities") or ()

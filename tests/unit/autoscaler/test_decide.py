@@ -9,6 +9,7 @@ from autoscaler.decide import OBSERVED_WITHIN, Decision, Hold, current_count, de
 from autoscaler.window import Window
 from contracts.messages import (
     Capacity,
+    LoadSample,
     MetricTrigger,
     ResourceSample,
     ScaleAction,
@@ -230,6 +231,33 @@ def test_a_metric_that_nobody_measures_is_told_with_the_ones_there_are() -> None
 
 def test_after_a_start_the_count_is_held_until_the_window_can_tell() -> None:
     assert result(profile(out(50), into(30), default=3), JUST_STARTED, 1) == ("Filling", 1)
+
+
+def test_requests_that_wait_for_a_deployment_without_instances_start_one() -> None:
+    quiet, asked = Window(600, NOON - timedelta(hours=1)), Window(600, NOON - timedelta(hours=1))
+    for ago, window in ((1, asked), (30, quiet)):
+        at = NOON - timedelta(seconds=ago)
+        window.add(
+            LoadSample(
+                endpoint="shop",
+                deployment="blue",
+                source="r",
+                at=at,
+                requests=0,
+                failures=0,
+                in_flight=3,
+                latency_ms_sum=0,
+                latency_ms_max=0,
+            )
+        )
+    sleeping = profile(minimum=0, default=0)
+    decision = decide(sleeping, asked, 0, None, NOON)
+    assert isinstance(decision, Decision)
+    assert (decision.instances, decision.kind) == (1, "ScaleOut")
+    assert decision.reason == "requests wait and there is no instance: 0 -> 1"
+    assert isinstance(decide(sleeping, quiet, 0, None, NOON), Hold)
+    assert isinstance(decide(sleeping, asked, 1, None, NOON), Hold)
+    assert asked.resized(60).waiting(NOON)
 
 
 def test_a_profile_without_rules_only_bounds() -> None:

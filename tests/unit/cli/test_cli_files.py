@@ -130,8 +130,7 @@ def test_what_is_missing_is_told_at_what_surrounds_it() -> None:
 @pytest.mark.parametrize(
     ("form", "line", "field"),
     [
-        ("online-endpoint", "mirror_traffic: {blue: 10}", "mirror_traffic"),
-        ("online-endpoint", "auth_mode: aml_token", "auth_mode"),
+        ("online-endpoint", "compute: azureml:aks", "compute"),
         ("online-deployment", "model_mount_path: /m", "model_mount_path"),
         ("online-deployment", "scale_settings: {type: target_utilization}", "scale_settings"),
         ("online-deployment", "type: kubernetes", "type"),

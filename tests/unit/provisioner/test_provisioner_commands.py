@@ -207,6 +207,73 @@ def test_a_deleted_deployment_leaves_the_traffic_too(log: Log) -> None:
     assert after.traffic == {"blue": 100}
 
 
+def test_mirrored_traffic(log: Log) -> None:
+    log.take(CREATE)
+    log.take(put(online()))
+    log.take(put(online(), "green"))
+    after = log.take(UpdateEndpoint(endpoint="shop", traffic={"blue": 100}, mirror_traffic={"green": 50})).write
+    assert (after.traffic, after.mirror_traffic) == ({"blue": 100}, {"green": 50})
+    after = log.take(UpdateEndpoint(endpoint="shop", description="x")).write
+    assert after.mirror_traffic == {"green": 50}
+    refused = log.take(DeleteDeployment(endpoint="shop", deployment="green")).reply
+    assert isinstance(refused, CommandRejected)
+    assert "50 % of the traffic as a mirror" in refused.problems[0].message
+    assert log.take(UpdateEndpoint(endpoint="shop", mirror_traffic={"green": 0})).write.mirror_traffic == {}
+    assert log.take(DeleteDeployment(endpoint="shop", deployment="green")).write.deployments.keys() == {"blue"}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "mirrored", "fields"),
+    [
+        (None, {"green": 51}, {"mirror_traffic.green"}),
+        (None, {"ghost": 10}, {"mirror_traffic.ghost"}),
+        (None, {"green": 10, "dark": 10}, {"mirror_traffic"}),
+        (None, {"blue": 10}, {"mirror_traffic.blue"}),
+        ({"blue": 90, "dark": 10}, None, {"traffic.dark"}),
+        ({"blue": 90, "dark": 20}, {"ghost": 60, "dark": 5}, {
+            "traffic", "mirror_traffic", "mirror_traffic.ghost", "mirror_traffic.dark"
+        }),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mirrored(
+    log: Log, traffic: dict[str, int] | None, mirrored: dict[str, int] | None, fields: set[str]
+) -> None:
+    log.take(CREATE)
+    for name in ("blue", "green", "dark"):
+        log.take(put(online(), name))
+    log.take(UpdateEndpoint(endpoint="shop", traffic={"blue": 100}, mirror_traffic={"dark": 5}))
+    reply = log.take(UpdateEndpoint(endpoint="shop", traffic=traffic, mirror_traffic=mirrored)).reply
+    assert isinstance(reply, CommandRejected)
+    assert {problem.field for problem in reply.problems} == fields
+
+
+def test_an_endpoints_rules_are_checked_when_it_is_made_and_when_it_changes(log: Log) -> None:
+    wrong = {"endpunkt.connections": "none", "endpunkt.stcky": "header:a", "team": "health"}
+    reply = log.take(CreateEndpoint(endpoint="shop", spec=OnlineEndpointSpec(properties=wrong))).reply
+    assert isinstance(reply, CommandRejected)
+    assert {problem.field for problem in reply.problems} == {
+        "spec.properties.endpunkt.connections",
+        "spec.properties.endpunkt.stcky",
+    }
+    log.take(CREATE)
+    reply = log.take(UpdateEndpoint(endpoint="shop", properties=wrong)).reply
+    assert isinstance(reply, CommandRejected)
+    assert [problem.field for problem in reply.problems] == [
+        "properties.endpunkt.connections",
+        "properties.endpunkt.stcky",
+    ]
+
+
+def test_an_endpoint_that_takes_tokens_has_no_keys_and_network_access_can_change(log: Log) -> None:
+    made = log.take(CreateEndpoint(endpoint="shop", spec=OnlineEndpointSpec(auth_mode="aml_token"))).write
+    assert made.keys is None
+    reply = log.take(RegenerateKey(endpoint="shop", key_type="primary"), new=keys("b")).reply
+    assert isinstance(reply, CommandRejected)
+    assert "aml_token" in reply.problems[0].message
+    after = log.take(UpdateEndpoint(endpoint="shop", public_network_access="disabled")).write
+    assert after.spec.public_network_access == "disabled"
+
+
 def test_a_replay_gets_the_same_answer_and_changes_nothing(log: Log) -> None:
     commands: list[Command] = [
         CREATE,

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import uvloop
@@ -74,13 +75,17 @@ class Documents:
         name: str = "diabetes",
         primary: str = KEY,
         created_at: datetime = AT,
+        mirror: dict[str, int] | None = None,
+        properties: dict[str, str] | None = None,
+        **spec: Any,
     ) -> EndpointDesired:
         return EndpointDesired(
             endpoint=name,
             generation=1,
             created_at=created_at,
             updated_at=created_at,
-            spec=OnlineEndpointSpec(),
+            spec=OnlineEndpointSpec(properties=properties or {}, **spec),
+            mirror_traffic=mirror or {},
             keys=EndpointKeys(primary=key(primary), secondary=key("the-secondary-key")),
             traffic=traffic,
             deployments=deployments,
@@ -259,6 +264,7 @@ class Bench:
 
     gateway: Gateway
     listener: Listener
+    port: int
     models: list[Model] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
     score = staticmethod(score)
@@ -290,8 +296,8 @@ class Bench:
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
-    async def client(self) -> Client:
-        self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.listener.port)))
+    async def client(self, port: int | None = None) -> Client:
+        self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", port or self.port)))
         return self.clients[-1]
 
 
@@ -305,8 +311,8 @@ def limits() -> Limits:
 async def bench(limits: Limits) -> AsyncIterator[Bench]:
     gateway = Gateway(asyncio.get_running_loop(), SUFFIX, limits)
     listener = Listener(gateway)
-    await listener.start("127.0.0.1", 0, None)
-    running = Bench(gateway, listener)
+    port = await listener.start("127.0.0.1", 0, None)
+    running = Bench(gateway, listener, port)
     yield running
     for client in running.clients:
         client.writer.close()

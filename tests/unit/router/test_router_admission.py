@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from router.admission import Limits, check, choose
+from router.guard import Peer
 from router.headers import RequestHead
 from router.outcomes import Refusal
 from router.table import RoutingTable
@@ -33,7 +34,9 @@ def refused(
     upgrade: bool = False,
 ) -> str | None:
     head = RequestHead(method, version)
-    refusal = check(head, url, headers, upgrade=upgrade, entries=entries, suffix=SUFFIX, limits=LIMITS)
+    refusal = check(
+        head, url, headers, upgrade=upgrade, peer=Peer(), now=0.0, entries=entries, suffix=SUFFIX, limits=LIMITS
+    )
     return refusal.code if refusal is not None else None
 
 
@@ -68,14 +71,24 @@ def test_http_1_0_has_no_codings_and_expects_nothing(entries: Any) -> None:
     assert refused(entries, KEY, (b"Transfer-Encoding", b"chunked"), version="1.0") == "BadRequest"
     head = RequestHead(b"POST", "1.0")
     headers = [KEY, (b"Expect", b"100-continue")]
-    check(head, b"/diabetes/score", headers, upgrade=False, entries=entries, suffix=SUFFIX, limits=LIMITS)
+    check(
+        head,
+        b"/diabetes/score",
+        headers,
+        upgrade=False,
+        peer=Peer(),
+        now=0.0,
+        entries=entries,
+        suffix=SUFFIX,
+        limits=LIMITS,
+    )
     assert (head.expects, head.host) == (False, b"localhost")
 
 
 def chosen(entries: Any, name: bytes, pin: bytes | None = None) -> str:
     head = RequestHead(b"POST", "1.1")
     head.name, head.pin = name, pin
-    found = choose(head, entries, SUFFIX)
+    found = choose(head, entries.get(head.name), SUFFIX, b"an-id")
     return found.code if isinstance(found, Refusal) else found.name
 
 

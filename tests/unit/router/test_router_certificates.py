@@ -52,12 +52,11 @@ class House:
     async def shown(self, host: str) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
         """The certificate (DER) that a client sees which asks for `host` and trusts the house."""
         trust = ssl.create_default_context(cafile=str(ca_path(self.home)))
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener.port, ssl=trust, server_hostname=host)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=trust, server_hostname=host)
         return writer.get_extra_info("ssl_object").getpeercert(binary_form=True), reader, writer
 
     async def start(self) -> None:
-        self.listener = Listener(self.bench.gateway)
-        await self.listener.start("127.0.0.1", 0, self.certificates.context)
+        self.port = await Listener(self.bench.gateway).start("127.0.0.1", 0, self.certificates.context)
 
 
 @pytest.fixture

@@ -20,15 +20,19 @@ DETAILS = {
     "limit": 2,
     "count": 128,
     "what": "Upgrade",
+    "address": "192.0.2.7",
 }
 REFUSALS = {name: value for name, value in vars(outcomes).items() if isinstance(value, Refusal)}
 
 
 def test_the_table() -> None:
     assert {name: (refusal.status, refusal.code, refusal.close) for name, refusal in REFUSALS.items()} == {
+        "PREFLIGHT": (200, "", False),
         "MALFORMED": (400, "BadRequest", True),
         "BAD_TARGET": (400, "BadRequest", True),
         "UNAUTHORIZED": (401, "Unauthorized", False),
+        "NOT_PUBLIC": (403, "PublicNetworkAccessDisabled", False),
+        "FOREIGN_NETWORK": (403, "NetworkNotAllowed", False),
         "NO_ENDPOINT": (404, "EndpointNotFound", False),
         "NO_DEPLOYMENT": (404, "DeploymentNotFound", False),
         "NO_TRAFFIC": (404, "NoTraffic", False),
@@ -38,6 +42,8 @@ def test_the_table() -> None:
         "TOO_LARGE": (413, "RequestTooLarge", True),
         "BAD_EXPECTATION": (417, "ExpectationFailed", True),
         "TOO_MANY": (429, "TooManyRequests", False),
+        "TOO_MANY_PER_SECOND": (429, "RateLimitExceeded", False),
+        "TOO_MANY_CONNECTIONS": (429, "TooManyConnections", True),
         "QUEUED_TOO_LONG": (429, "QueueWaitExceeded", False),
         "HEAD_TOO_LARGE": (431, "HeadersTooLarge", True),
         "INTERNAL": (500, "InternalServerError", False),
@@ -48,7 +54,7 @@ def test_the_table() -> None:
     }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", [name for name, refusal in REFUSALS.items() if refusal.code])
 def test_every_message_fills_its_gaps(name: str) -> None:
     message = REFUSALS[name].about(**DETAILS).message
     assert "{" not in message
@@ -68,6 +74,12 @@ def test_the_response() -> None:
         b"connection: close",
     ]
     assert json.loads(body) == {"error": {"code": "TooMany", "message": 'say "less"'}}
+
+
+def test_an_answer_that_refuses_nothing_has_no_body() -> None:
+    assert answer(Refusal(200, "", "", headers=b"a: b\r\n"), b"", close=False) == (
+        b"HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 0\r\n\r\n"
+    )
 
 
 def test_the_response_to_head_has_no_body() -> None:

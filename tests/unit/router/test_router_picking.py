@@ -108,19 +108,46 @@ def test_the_back_off_doubles_up_to_two_seconds_until_an_answer() -> None:
         seen.append(round(until - now, 6))
         now = until
     assert seen == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, BACKOFF_MAX_SECONDS]
-    a.failures = 0
+    a.answered(concurrency=1)
     assert blue.eject(a, now) == pytest.approx(now + 0.1)
 
 
-def test_after_an_ejection_one_request_at_a_time_until_it_answers() -> None:
-    blue = deployment("a", concurrency=4)
+def test_after_an_ejection_an_instance_returns_gradually_twice_as_far_with_each_answer() -> None:
+    blue = deployment("a", concurrency=6)
     a = blue.instances[0]
     blue.eject(a, 1.0)
     assert take(blue, 1.2) is a
-    wait(blue, "x", Verdict.QUEUE, 1.2)
-    assert blue.serve(1.2) is None
-    a.failures = 0  # it has answered
-    assert blue.serve(1.2) == ("x", a)
+    for ticket in "uvwxyz":
+        wait(blue, ticket, Verdict.QUEUE, 1.2)
+
+    def served() -> str:
+        given = ""
+        while (next_ := blue.serve(1.2)) is not None:
+            given += next_[0]
+        return given
+
+    assert served() == ""
+    a.answered(concurrency=6)
+    assert (served(), a.outstanding) == ("u", 2)
+    a.answered(concurrency=6)
+    assert (served(), a.outstanding) == ("vw", 4)
+    a.answered(concurrency=6)
+    assert (served(), a.outstanding) == ("xy", 6)  # as many as any
+
+
+def test_a_deployment_that_may_be_at_zero_instances_holds_a_bounded_number_of_requests() -> None:
+    blue = deployment(concurrency=2)
+    assert blue.admit(1.0) is Verdict.NOT_READY
+    blue.apply(replace(route(desired=0, concurrency=2), wakes=True), 1.0)
+    for ticket in "wxyz":
+        wait(blue, ticket, Verdict.HOLD)
+    assert blue.admit(1.0) is Verdict.TOO_MANY  # 2 x 2 x the first one
+    blue.apply(replace(route("a", concurrency=2), wakes=True), 9.0)
+    assert [blue.serve(9.0), blue.serve(9.0), blue.serve(9.0)] == [
+        ("w", blue.instances[0]),
+        ("x", blue.instances[0]),
+        None,
+    ]
 
 
 def test_the_only_instance_dies_and_requests_are_held_until_its_replacement_is_ready() -> None:

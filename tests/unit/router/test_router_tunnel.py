@@ -171,7 +171,7 @@ async def test_a_websocket_between_a_real_client_and_a_real_server(bench: Bench)
     headers = {"Authorization": "Bearer the-primary-key"}
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{bench.listener.port}/diabetes/talk", headers=headers) as socket,
+        session.ws_connect(f"http://127.0.0.1:{bench.port}/diabetes/talk", headers=headers) as socket,
     ):
         await socket.send_str("a" * 100_000)
         assert await socket.receive_str() == "you said " + "a" * 100_000

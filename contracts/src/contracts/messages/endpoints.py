@@ -39,12 +39,15 @@ class CreateEndpoint(EndpointCommand):
 
 
 class UpdateEndpoint(EndpointCommand):
-    """Change what is given; None leaves a field as it is. `traffic` replaces the whole split (sum 0 or 100)."""
+    """Change what is given; None leaves a field as it is. `traffic` replaces the whole split (sum 0 or 100), and
+    `mirror_traffic` what is mirrored: one deployment without live traffic and at most 50 %, or none."""
 
     description: str | None = None
     tags: Tags | None = None
     properties: Tags | None = None
     traffic: Traffic | None = None
+    mirror_traffic: Traffic | None = None
+    public_network_access: Literal["enabled", "disabled"] | None = None
     defaults: BatchDefaults | None = None
 
 
@@ -195,6 +198,7 @@ class EndpointDesired(Message):
     spec: EndpointSpec
     keys: EndpointKeys | None = None
     traffic: Traffic = {}
+    mirror_traffic: Traffic = {}
     deployments: dict[Name, DeploymentDesired] = {}
     applied: tuple[Applied, ...] = Field(default=(), max_length=64)
 

@@ -46,15 +46,16 @@ class ManagedIdentity(Part):
 
 
 class OnlineEndpointSpec(Part):
-    """An online endpoint: answers at once, by key."""
+    """An online endpoint: answers at once, to who has a key or a token. With public_network_access disabled it answers
+    on the router's private port alone. See `contracts.endpoint_rules` for its properties."""
 
     kind: Literal["online"] = "online"
     description: str = ""
     tags: Tags = {}
     properties: Tags = {}
-    auth_mode: Literal["key"] = "key"
+    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
     identity: ManagedIdentity = ManagedIdentity()
-    public_network_access: Literal["enabled"] = "enabled"
+    public_network_access: Literal["enabled", "disabled"] = "enabled"
 
 
 class BatchDefaults(Part):

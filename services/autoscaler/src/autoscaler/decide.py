@@ -6,9 +6,10 @@ Source: Azure Monitor, "Understand autoscale settings" and "Autoscale flapping".
 In this order, and the first that applies decides:
 
 1. Bounds. Minimum and maximum are inclusive and override whatever count there is, at any time.
-2. Out. One firing rule is enough; of several the highest resulting count counts.
-3. A metric that is missing takes the count to the default when it is below, and never in.
-4. In. All rules must fire; the highest resulting count (the smallest cut) counts. What the out-rules would say with the
+2. Waking. Requests that wait for a deployment with no instance start one; Azure's deployments have one at least.
+3. Out. One firing rule is enough; of several the highest resulting count counts.
+4. A metric that is missing takes the count to the default when it is below, and never in.
+5. In. All rules must fire; the highest resulting count (the smallest cut) counts. What the out-rules would say with the
    fewer instances is projected first; where one would fire, the next higher count is tried, and none is a hold.
 
 After a rule decided, rules wait for its cooldown, in both directions.
@@ -93,6 +94,8 @@ def decide(
     if bounded != count:
         bounds = f"{capacity.minimum} to {capacity.maximum} instances are allowed: {count} -> {bounded}"
         return Decision(bounded, "Bounds", bounds, cooldown_until)
+    if count == 0 and window.waiting(now):
+        return Decision(1, "ScaleOut", "requests wait and there is no instance: 0 -> 1", cooldown_until)
     judged = [Judged(rule, read(rule.metric_trigger, window, count, now)) for rule in profile.rules]
     out = [each for each in judged if each.rule.scale_action.direction == "Increase"]
     if any(each.fires for each in out):

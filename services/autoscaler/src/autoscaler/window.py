@@ -16,6 +16,9 @@ from contracts.messages import LoadSample, ResourceSample
 SETTLE_SECONDS = 1
 """A second is used once so many more have passed after its end: samples of several sources arrive one after another."""
 
+WAITED_SECONDS = 5
+"""A request that waits is told every second: one that was told longer ago has been answered or given up."""
+
 _NEVER = -1
 
 
@@ -66,12 +69,16 @@ class Window:
         """Percent of processor and of memory in each second, by instance."""
         self.disks: dict[str, Ring] = {}
         """Percent of disk in each second (the second number is unused), by instance that tells it."""
+        self.asked = _NEVER
+        """The last second at whose end a request ran or waited."""
 
     def add(self, sample: LoadSample | ResourceSample) -> None:
         """Take a sample; one of a second that it holds already replaces it."""
         second = int(sample.at.timestamp())
         if isinstance(sample, LoadSample):
             self._ring(self.load, sample.source).put(second, sample.requests, sample.latency_ms_sum)
+            if sample.in_flight:
+                self.asked = max(self.asked, second)
         else:
             self._ring(self.resources, sample.instance).put(second, sample.cpu_percent, sample.memory_percent)
             if sample.disk_percent is not None:
@@ -87,6 +94,10 @@ class Window:
         """The first second that is not used yet."""
         return int(now.timestamp()) - SETTLE_SECONDS
 
+    def waiting(self, now: datetime) -> bool:
+        """Whether a request waited in the last seconds. They need not settle: one router's word is enough."""
+        return self.asked > int(now.timestamp()) - WAITED_SECONDS
+
     def forget(self, now: datetime) -> None:
         """Let go of the sources and instances that are gone."""
         oldest = int(now.timestamp()) - self.seconds
@@ -97,6 +108,7 @@ class Window:
     def resized(self, seconds: int) -> "Window":
         """The same samples in a window of another length."""
         window = Window(seconds, self.since)
+        window.asked = self.asked
         pairs = (self.load, window.load), (self.resources, window.resources), (self.disks, window.disks)
         for rings, copies in pairs:
             for name, ring in rings.items():

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from router import cors
 from router.auth import authorized
-from router.headers import METHODS, SWITCH, Headers, Refused, RequestHead, read_request
+from router.guard import Peer
+from router.headers import METHODS, SWITCH, Headers, Refused, RequestHead, read_request, value_of
 from router.outcomes import (
     BAD_METHOD,
     BAD_TARGET,
@@ -23,6 +25,7 @@ from router.outcomes import (
     Refusal,
 )
 from router.picking import Deployment
+from router.sticky import cookie
 from router.table import Endpoint
 from router.target import BadTarget, target
 
@@ -48,14 +51,17 @@ def check(
     headers: Headers,
     *,
     upgrade: bool,
+    peer: Peer,
+    now: float,
     entries: Mapping[bytes, Endpoint[Any, Any]],
     suffix: bytes,
     limits: Limits,
 ) -> Refusal | None:
     """Fill `head`, whose method and version are known, from the target and the headers; why it is refused, or None.
+    `now` is any monotonic clock in seconds.
 
-    A request that is malformed is refused before anybody looks for its endpoint, one without the key before its
-    length matters.
+    A request that is malformed is refused before anybody looks for its endpoint, one from the wrong place before its
+    key is looked at, one without the key before it counts or its length matters.
     """
     if len(headers) > limits.headers:
         return HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers)
@@ -89,24 +95,50 @@ def check(
     endpoint = entries.get(head.name)
     if endpoint is None:
         return _no_endpoint(head, suffix)
-    if not authorized(head.authorization, endpoint.route.digests):
-        return UNAUTHORIZED.about(endpoint=endpoint.route.name)
+    route, guard = endpoint.route, endpoint.guard
+    if guard is not None and (refusal := guard.place(route.name, peer)) is not None:
+        return refusal
+    if endpoint.origins and head.origin:
+        head.cors = True
+        head.told = cors.allowed(head.origin, endpoint.origins)
+        if head.told and head.method == b"OPTIONS" and value_of(head.lines, b"access-control-request-method"):
+            return cors.preflight(value_of(head.lines, b"access-control-request-headers"))
+    if not authorized(head.authorization, route.digests):
+        return UNAUTHORIZED.about(endpoint=route.name)
+    if guard is not None and (refusal := guard.take(route.name, peer, now)) is not None:
+        return refusal
     if head.length is not None and head.length > limits.body_bytes:
         return TOO_LARGE.about(limit=limits.body_bytes)
     return None
 
 
-def choose(head: RequestHead, entries: Mapping[bytes, Endpoint[T, C]], suffix: bytes) -> Deployment[T, C] | Refusal:
+def choose(
+    head: RequestHead, endpoint: Endpoint[T, C] | None, suffix: bytes, request_id: bytes
+) -> Deployment[T, C] | Refusal:
     """The deployment for a request that passed `check` and is complete: the one that it names, whatever its share, or
-    the one whose turn it is. The table may have changed while the body arrived."""
-    endpoint = entries.get(head.name)
+    the one that it keeps, or the one whose turn it is. The table may have changed while the body arrived."""
     if endpoint is None:
         return _no_endpoint(head, suffix)
     name = endpoint.route.name
-    if head.pin is None:
-        return endpoint.turn() or NO_TRAFFIC.about(endpoint=name)
-    pinned = endpoint.deployments.get(head.pin)
-    return pinned or NO_DEPLOYMENT.about(endpoint=name, deployment=head.pin.decode("latin-1"))
+    if head.pin is not None:
+        pinned = endpoint.deployments.get(head.pin)
+        return pinned or NO_DEPLOYMENT.about(endpoint=name, deployment=head.pin.decode("latin-1"))
+    value = _kept_by(head, endpoint, request_id) if endpoint.route.rules.sticky is not None else b""
+    return (endpoint.sticky(value) if value else endpoint.turn()) or NO_TRAFFIC.about(endpoint=name)
+
+
+def _kept_by(head: RequestHead, endpoint: Endpoint[Any, Any], request_id: bytes) -> bytes:
+    """The value by which a request keeps its deployment. A client without the cookie is given one."""
+    sticky = endpoint.route.rules.sticky
+    assert sticky is not None
+    name = sticky.name.encode()
+    if sticky.by == "header":
+        return value_of(head.lines, name)
+    value = cookie(value_of(head.lines, b"cookie"), name)
+    if not value:
+        value = request_id
+        head.told += b"set-cookie: %b=%b; Path=/; HttpOnly; Secure; SameSite=None\r\n" % (name, value)
+    return value
 
 
 def _no_endpoint(head: RequestHead, suffix: bytes) -> Refusal:

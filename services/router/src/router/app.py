@@ -32,7 +32,7 @@ class Router:
         self._observed = Table(EndpointObserved, self._note)
         self._read_at = 0.0
         self._gateway: Gateway | None = None
-        self._port = 0
+        self._port = self._private_port = 0
 
     def not_ready(self) -> list[str]:
         """Ready means that the port is open, which it is as soon as the table is complete."""
@@ -40,10 +40,16 @@ class Router:
 
     def addresses(self) -> dict[str, str]:
         """Where requests go."""
-        host = self._settings.host
-        return (
-            {"scoring": f"https://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{self._port}"} if self._port else {}
+        settings = self._settings
+        places = (
+            ("scoring", settings.host, self._port),
+            ("private_scoring", settings.private_host, self._private_port),
         )
+        return {
+            name: f"https://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{port}"
+            for name, host, port in places
+            if port
+        }
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then finish every request, and tell the usage to the last one."""
@@ -67,8 +73,11 @@ class Router:
             await reader.start()
             await self._update()
             forget_the_start()
-            await listener.start(settings.host, settings.router_port, certificates.context)
-            self._port = listener.port
+            if settings.private_port is not None:
+                self._private_port = await listener.start(
+                    settings.private_host, settings.private_port, certificates.context, private=True
+                )
+            self._port = await listener.start(settings.host, settings.router_port, certificates.context)
             assert reader.failed is not None
             await until_first(reader.failed, reporter.tell_load(), reporter.tell_usage(), certificates.keep())
 

@@ -13,6 +13,7 @@ from router.admission import choose
 from router.deadlines import Deadlines
 from router.gateway import Gateway, LiveDeployment, LiveInstance
 from router.headers import RequestHead, request_head
+from router.mirror import Comparison, Nobody, Watch
 from router.outcomes import (
     BAD_REPLY,
     CLIENT_GONE,
@@ -61,14 +62,15 @@ class Exchange:
         "tunnel",
         "upload",
         "upstream",
+        "watch",
     )
 
     _deadlines: "Deadlines[Exchange]"
     started: float
 
-    def __init__(self, gateway: Gateway, client: "ClientConnection", head: RequestHead):
+    def __init__(self, gateway: Gateway, client: "ClientConnection | Nobody", head: RequestHead):
         self.gateway = gateway
-        self.client: ClientConnection | None = client
+        self.client: ClientConnection | Nobody | None = client
         self.head = head
         self.phase = WAITING
         self.request_id = gateway.ids.next()
@@ -82,6 +84,7 @@ class Exchange:
         self.upstream: UpstreamConnection | None = None
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None
+        self.watch: Watch | None = None
         self._held = False
         self._stall: Stall | None = None
 
@@ -89,14 +92,26 @@ class Exchange:
 
     def begin(self) -> None:
         """Take a turn of the split, or the named deployment, and look for an instance."""
-        self.ids += self.head.client_id
+        head, gateway = self.head, self.gateway
+        self.ids += head.client_id
         if self.refusal is not None:
+            self.ids += head.told
             return self._refuse(self.refusal)
-        gateway = self.gateway
-        deployment = choose(self.head, gateway.table.entries, gateway.suffix)
+        endpoint = gateway.table.entries.get(head.name)
+        deployment = choose(head, endpoint, gateway.suffix, self.request_id)
+        self.ids += head.told
         if isinstance(deployment, Refusal):
             return self._refuse(deployment)
-        route = deployment.route
+        self.enter(deployment)
+        if endpoint is not None and endpoint.mirror is not None and head.pin is None and self.phase is not DONE:
+            copied = endpoint.mirrored()
+            if copied is not None:
+                self._mirror(copied)
+        return None
+
+    def enter(self, deployment: LiveDeployment) -> None:
+        """Look for an instance of `deployment`, or wait for one."""
+        gateway, route = self.gateway, deployment.route
         self._deadlines = gateway.request_deadlines[route.timeout]
         now = gateway.loop.time()
         self.started = monotonic()  # finer than the loop's time, which counts milliseconds
@@ -116,6 +131,15 @@ class Exchange:
         if not self._held:
             gateway.queue_deadlines[route.queue_wait].add(self, now)
         return None
+
+    def _mirror(self, target: LiveDeployment) -> None:
+        """Send a copy of this request to `target`, unless its body is not kept or it asks for another protocol."""
+        if self.upload is None and not self.head.upgrade:
+            comparison = Comparison(target.tally.mirrored)
+            copy = Exchange(self.gateway, Nobody(), self.head)
+            copy.request_id, copy.body = self.request_id, self.body
+            self.watch, copy.watch = comparison.live, comparison.copy
+            copy.enter(target)
 
     def send(self, instance: LiveInstance) -> None:
         """Go to `instance`, whose slot this exchange holds now."""
@@ -217,7 +241,8 @@ class Exchange:
             self._end(CLIENT_GONE)
             return False
         assert self.instance is not None
-        self.instance.failures = 0
+        if self.instance.failures or self.instance.room:
+            self.instance.answered(self.deployment.route.concurrency if self.deployment is not None else 0)
         self.phase = STREAMING
         self.body = []  # it is not sent again
         return True
@@ -225,7 +250,7 @@ class Exchange:
     def switched(self, head: bytes) -> Tunnel | None:
         """The instance has agreed to another protocol, with this `head`; None when nobody waits for it any more."""
         client, upstream = self.client, self.upstream
-        if client is None or upstream is None:
+        if client is None or upstream is None or isinstance(client, Nobody):
             self._release()
             self._end(CLIENT_GONE)
             return None
@@ -254,6 +279,9 @@ class Exchange:
     def answered(self, status: int) -> None:
         """The whole answer has been written to the client."""
         self._release()
+        if (watch := self.watch) is not None:
+            self.watch = None
+            watch.ended(answered=True)
         self._end(status)
 
     def bad_reply(self) -> None:
@@ -407,6 +435,8 @@ class Exchange:
         self.body = []
         if self._stall is not None:
             self._stall.end()
+        if self.watch is not None:
+            self.watch.ended(answered=False)
         if self.upload is not None:
             self.upload.drop()
         if deployment is None:

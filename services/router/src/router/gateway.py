@@ -54,7 +54,7 @@ class Gateway:
     def changed(self, change: Change["Exchange", "UpstreamConnection"]) -> None:
         """Follow an update of the table: move its queues, close what leads to instances that are gone."""
         for problem in change.problems:
-            log.warning("%s: that instance gets no requests", problem)
+            log.warning("%s", problem)
         for instance in change.gone:
             close_idle(instance)
         for deployment in change.deployments:

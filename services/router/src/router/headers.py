@@ -33,7 +33,9 @@ _LARGEST_LENGTH = 18  # digits
     _EXPECTATION,
     _CONNECTION,
     _UPGRADE,
-) = range(10)
+    _ORIGIN,
+    _TRACE,
+) = range(12)
 
 _HOP_BY_HOP = dict.fromkeys(
     (b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"), _DROPPED
@@ -49,6 +51,8 @@ _OF_A_REQUEST = _HOP_BY_HOP | {
     b"expect": _EXPECTATION,
     b"connection": _CONNECTION,
     b"upgrade": _UPGRADE,
+    b"origin": _ORIGIN,
+    b"traceparent": _TRACE,
 }
 _OF_A_REPLY = _HOP_BY_HOP | {
     b"x-request-id": _DROPPED,
@@ -73,20 +77,26 @@ class Refused(Exception):
 
 class RequestHead:
     """What a request's head says. `name` is the endpoint's key in the table and `path` what the model gets; `lines` are
-    the pieces of headers to pass on, in order, to be joined; `length` is None where there is no Content-Length."""
+    the pieces of headers to pass on, in order, to be joined, and `trace` is where among them the value of traceparent
+    is; `length` is None where there is no Content-Length. `told` are header lines for the answer; `cors` says that a
+    page of another origin is told these and not the model's."""
 
     __slots__ = (
         "authorization",
         "chunked",
         "client_id",
+        "cors",
         "expects",
         "host",
         "length",
         "lines",
         "method",
         "name",
+        "origin",
         "path",
         "pin",
+        "told",
+        "trace",
         "upgrade",
         "version",
     )
@@ -98,10 +108,12 @@ class RequestHead:
         self.host: bytes | None = None
         self.authorization: bytes | None = None
         self.pin: bytes | None = None
+        self.origin = self.told = b""
+        self.trace: int | None = None
         self.client_id = b""
         self.upgrade = b""
         self.length: int | None = None
-        self.chunked = self.expects = False
+        self.chunked = self.expects = self.cors = False
 
 
 def read_request(head: RequestHead, headers: Headers) -> None:
@@ -145,6 +157,12 @@ def read_request(head: RequestHead, headers: Headers) -> None:
             hidden |= _named(value)
         elif kind == _UPGRADE:
             head.upgrade = value.strip().lower()
+        elif kind == _ORIGIN:
+            head.origin = value.strip()
+            lines += (name, _COLON, value, _CRLF)
+        elif kind == _TRACE:
+            head.trace = len(lines) + 2
+            lines += (name, _COLON, value, _CRLF)
     if hidden:
         head.lines = _without(hidden, lines)
 
@@ -175,6 +193,23 @@ def _named(connection: bytes) -> frozenset[bytes]:
     if connection.lower() in (b"keep-alive", b"close"):
         return frozenset()
     return frozenset(token.strip().lower() for token in connection.split(b",")) - _NEVER_HIDDEN
+
+
+def value_of(lines: list[bytes], name: bytes) -> bytes:
+    """The value of the first header that is called `name` (lower case) among `lines`; empty when there is none."""
+    for at in range(0, len(lines), 4):
+        if lines[at].lower() == name:
+            return lines[at + 2].strip()
+    return b""
+
+
+def without_cors(lines: list[bytes]) -> list[bytes]:
+    """`lines` without what a model says of other origins."""
+    kept: list[bytes] = []
+    for at in range(0, len(lines), 4):
+        if not lines[at].lower().startswith(b"access-control-"):
+            kept += lines[at : at + 4]
+    return kept
 
 
 def _without(hidden: frozenset[bytes], lines: list[bytes]) -> list[bytes]:

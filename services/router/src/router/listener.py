@@ -17,33 +17,36 @@ _BACKLOG = 1024
 
 
 class Listener:
-    """Serves `gateway` on one port, with TLS where a context is given. `port` is known once it is started."""
+    """Serves `gateway` on its ports, with TLS where a context is given."""
 
     def __init__(self, gateway: Gateway):
         self._gateway = gateway
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.port = 0
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Listen; `port` 0 takes a free one. Raises OSError when the port is taken."""
-        self._server = await self._gateway.loop.create_server(
-            lambda: ClientConnection(self._gateway),
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None, *, private: bool = False) -> int:
+        """Listen on another port, and return which; `port` 0 takes a free one. Those who come to a `private` one may
+        ask endpoints that are not public. Raises OSError when the port is taken."""
+        server = await self._gateway.loop.create_server(
+            lambda: ClientConnection(self._gateway, private=private),
             host,
             port,
             ssl=tls,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls is not None else None,
             backlog=_BACKLOG,
         )
-        self.port = self._server.sockets[0].getsockname()[1]
-        self._sweep()
+        self._servers.append(server)
+        if self._timer is None:
+            self._sweep()
+        taken: int = server.sockets[0].getsockname()[1]
+        return taken
 
     async def drain(self, seconds: float) -> None:
         """Accept nobody new, close idle connections, and wait until every request is answered, at most `seconds`."""
         gateway = self._gateway
         gateway.draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for client in tuple(gateway.clients):
             client.drain()
         if gateway.clients:

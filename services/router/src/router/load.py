@@ -23,6 +23,7 @@ class Tally:
         "_requests",
         "ejections",
         "handed",
+        "mirrored",
         "retries",
         "seconds",
         "statuses",
@@ -33,6 +34,7 @@ class Tally:
         self.statuses: Counter[int] = Counter()
         self.handed = 0  # requests that a model has had, however often each: what is metered
         self.turns = 0  # of the split
+        self.mirrored: Counter[str] = Counter()  # copies that it got, by how their answers compare with the live ones
         self.retries = 0
         self.ejections = 0
         self.seconds = 0.0

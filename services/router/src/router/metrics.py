@@ -33,6 +33,11 @@ class RouterMetrics(Collector):
         turns = CounterMetricFamily("endpunkt_router_split_turns", "Turns that the split gave", labels=_BY)
         handed = CounterMetricFamily("endpunkt_router_handed", "Requests that a model has had (metered)", labels=_BY)
         retries = CounterMetricFamily("endpunkt_router_retries", "Requests handed to a model again", labels=_BY)
+        mirrored = CounterMetricFamily(
+            "endpunkt_router_mirrored",
+            "Copies of requests, by how the answer compares with the live one (same, status, body, unanswered)",
+            labels=[*_BY, "outcome"],
+        )
         ejections = CounterMetricFamily("endpunkt_router_ejections", "Instances ejected", labels=_BY)
         in_flight = GaugeMetricFamily("endpunkt_router_in_flight", "Requests that run or wait", labels=_BY)
         waiting = GaugeMetricFamily("endpunkt_router_waiting", "Requests that wait for an instance", labels=_BY)
@@ -45,11 +50,13 @@ class RouterMetrics(Collector):
             turns.add_metric(key, tally.turns)
             handed.add_metric(key, tally.handed)
             retries.add_metric(key, tally.retries)
+            for outcome, count in tally.mirrored.items():
+                mirrored.add_metric([*key, outcome], count)
             ejections.add_metric(key, tally.ejections)
             in_flight.add_metric(key, deployment.in_flight)
             waiting.add_metric(key, len(deployment.waiting))
             instances.add_metric(key, len(deployment.instances))
-        yield from (requests, seconds, turns, handed, retries, ejections, in_flight, waiting, instances)
+        yield from (requests, seconds, turns, handed, retries, mirrored, ejections, in_flight, waiting, instances)
         yield GaugeMetricFamily("endpunkt_router_table_entries", "Endpoints in the table", len(gateway.table.entries))
         yield GaugeMetricFamily(
             "endpunkt_router_table_read_timestamp_seconds", "When the table last took a record", self._read_at()

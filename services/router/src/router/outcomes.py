@@ -23,8 +23,15 @@ class Refusal:
         """The same with the message's gaps filled."""
         return replace(self, message=self.message.format(**details))
 
+    def with_headers(self, lines: bytes) -> "Refusal":
+        """The same with more header lines."""
+        return replace(self, headers=self.headers + lines)
+
 
 _RETRY = b"retry-after: 1\r\n"
+
+PREFLIGHT = Refusal(200, "", "")
+"""No refusal, but an answer of the router's own all the same: without a body."""
 
 MALFORMED = Refusal(400, "BadRequest", "This is not a well-formed HTTP/1.1 request: {reason}.", close=True)
 BAD_TARGET = Refusal(400, "BadRequest", "The target must be a path such as /score, or an http(s) URL.", close=True)
@@ -34,6 +41,17 @@ UNAUTHORIZED = Refusal(
     "The request carries no key of endpoint '{endpoint}', or a wrong one: send the header 'Authorization: Bearer KEY'; "
     "`endpunkt online-endpoint get-credentials -n {endpoint}` shows both keys.",
     headers=b"www-authenticate: Bearer\r\n",
+)
+NOT_PUBLIC = Refusal(
+    403,
+    "PublicNetworkAccessDisabled",
+    "Endpoint '{endpoint}' answers on the private port alone (public_network_access: disabled): ask there.",
+)
+FOREIGN_NETWORK = Refusal(
+    403,
+    "NetworkNotAllowed",
+    "Endpoint '{endpoint}' does not answer requests from {address}: ask from a network that its property "
+    "endpunkt.allowed_networks lists, or have this one added.",
 )
 NO_ENDPOINT = Refusal(
     404,
@@ -83,6 +101,20 @@ TOO_MANY = Refusal(
     "TooManyRequests",
     "Deployment '{deployment}' already has {limit} requests outstanding (2 x max_concurrent_requests_per_instance x "
     "instances): send fewer at a time, or add instances.",
+    headers=_RETRY,
+)
+TOO_MANY_PER_SECOND = Refusal(
+    429,
+    "RateLimitExceeded",
+    "Endpoint '{endpoint}' takes {limit} requests a second (endpunkt.requests_per_second): send fewer.",
+    headers=_RETRY,
+)
+TOO_MANY_CONNECTIONS = Refusal(
+    429,
+    "TooManyConnections",
+    "Endpoint '{endpoint}' takes {limit} connections at a time (endpunkt.connections): close some, or use them for "
+    "more than one request.",
+    close=True,
     headers=_RETRY,
 )
 QUEUED_TOO_LONG = Refusal(
@@ -137,13 +169,16 @@ _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
 
 def answer(refusal: Refusal, ids: bytes, *, close: bool, body: bool = True) -> bytes:
     """The whole response. `ids` are header lines to include; `body` False leaves the body out (HEAD)."""
-    text = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
+    text = b""
+    if refusal.code:
+        text = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
     return b"".join(
         (
             status_line(refusal.status),
             ids,
             refusal.headers,
-            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(text),
+            b"content-type: application/json\r\n" if text else b"",
+            b"content-length: %d\r\n" % len(text),
             b"connection: close\r\n\r\n" if close else b"\r\n",
             text if body else b"",
         )

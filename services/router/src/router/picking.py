@@ -11,10 +11,12 @@ The rules:
 - Whoever finds no room waits, in order, at most max_queue_wait_ms. Running and waiting together are bounded by
   2 x max_concurrent_requests_per_instance x instances (desired or ready, whichever is more).
 - An instance that refused or broke a connection is *ejected*: not picked until a back-off has passed (0.1 s, doubled
-  each time it happens again, at most 2 s), and then given one request at a time until it has answered one.
+  each time it happens again, at most 2 s), and then returns gradually: it is given one request at a time until it has
+  answered one, then two, and twice as many with each answer.
 - A deployment *recovers* while it has fewer usable instances than it should and lost one (ejected, or gone from the
   table) less than HOLD_SECONDS ago. Then a request may wait as long as request_timeout_ms allows: a replacement is on
-  its way. Without recovery, a deployment with no usable instance refuses at once.
+  its way. So it may where the autoscaler is allowed to take the deployment to zero instances (it *wakes* for
+  requests). Otherwise a deployment with no usable instance refuses at once.
 """
 
 from collections import OrderedDict
@@ -44,7 +46,7 @@ class Verdict(Enum):
 class Instance(Generic[C]):
     """One Ready instance as this process sees it."""
 
-    __slots__ = ("connections", "ejected_until", "failures", "host", "id", "outstanding", "picked", "port")
+    __slots__ = ("connections", "ejected_until", "failures", "host", "id", "outstanding", "picked", "port", "room")
 
     def __init__(self, route: InstanceRoute):
         self.id, self.host, self.port = route.id, route.host, route.port
@@ -52,7 +54,13 @@ class Instance(Generic[C]):
         self.picked = 0
         self.failures = 0  # in a row
         self.ejected_until = 0.0
+        self.room = 0  # while it returns: how many requests it may have; 0: as many as any
         self.connections: list[C] = []
+
+    def answered(self, concurrency: int) -> None:
+        """It works: it may have more, in the end as many as any."""
+        self.failures = 0
+        self.room = self.room * 2 if self.room * 2 < concurrency else 0
 
 
 class Deployment(Generic[T, C]):
@@ -111,7 +119,7 @@ class Deployment(Generic[T, C]):
         if known and len(self.instances) < route.desired:
             self.lost_at = now
         self.route = route
-        self.limit = 2 * route.concurrency * max(route.desired, len(self.instances))
+        self.limit = 2 * route.concurrency * max(route.desired, len(self.instances), int(route.wakes))
         return list(known.values())
 
     def admit(self, now: float) -> Instance[C] | Verdict:
@@ -156,6 +164,7 @@ class Deployment(Generic[T, C]):
         instance.failures += 1
         backoff = min(BACKOFF_SECONDS * 2 ** (instance.failures - 1), BACKOFF_MAX_SECONDS)
         instance.ejected_until = now + backoff
+        instance.room = 1
         self.lost_at = now
         self.tally.ejections += 1
         return instance.ejected_until
@@ -165,8 +174,11 @@ class Deployment(Generic[T, C]):
         return sum(instance.ejected_until <= now for instance in self.instances)
 
     def recovering(self, now: float) -> bool:
-        """Whether a lost instance's replacement is worth waiting for."""
-        return now - self.lost_at < HOLD_SECONDS and self.usable(now) < self.route.desired
+        """Whether an instance is worth waiting for: a lost one's replacement, or the first."""
+        usable = self.usable(now)
+        if self.route.wakes and not usable:
+            return True
+        return now - self.lost_at < HOLD_SECONDS and usable < self.route.desired
 
     def _take(self, now: float) -> Instance[C] | None:
         room = self.route.concurrency
@@ -176,7 +188,7 @@ class Deployment(Generic[T, C]):
             outstanding = instance.outstanding
             if outstanding > fewest or outstanding >= room or instance.ejected_until > now:
                 continue
-            if instance.failures and outstanding:
+            if instance.room and outstanding >= instance.room:
                 continue
             if outstanding < fewest or best is None or instance.picked < best.picked:
                 best, fewest = instance, outstanding

@@ -6,6 +6,7 @@ PURE: messages in, immutable values out. No clock and no I/O may enter this modu
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from contracts.endpoint_rules import EndpointRules, rules_of
 from contracts.messages import (
     DeploymentDesired,
     DeploymentObserved,
@@ -27,13 +28,15 @@ class InstanceRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRoute:
-    """How requests to a deployment are treated (seconds), and its Ready instances."""
+    """How requests to a deployment are treated (seconds), and its Ready instances. `wakes`: it may be at zero instances
+    and gets some when there are requests."""
 
     timeout: float = 5.0
     concurrency: int = 1
     queue_wait: float = 0.5
     idempotent: bool = False
     autoscaled: bool = False
+    wakes: bool = False
     desired: int = 0
     instances: tuple[InstanceRoute, ...] = ()
 
@@ -45,6 +48,9 @@ class EndpointRoute:
     name: str
     digests: tuple[bytes, ...] = ()
     traffic: Mapping[str, int] = field(default_factory=dict)
+    mirror: Mapping[str, int] = field(default_factory=dict)
+    private: bool = False
+    rules: EndpointRules = field(default_factory=EndpointRules)
     deployments: Mapping[str, DeploymentRoute] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -59,11 +65,16 @@ def route_of(desired: EndpointDesired, observed: EndpointObserved | None) -> End
         return None
     problems: list[str] = []
     seen = observed.deployments if observed is not None else {}
+    rules, wrong = rules_of(desired.spec.properties)
+    problems += [f"{desired.endpoint}: its property {name} {message}" for name, message in wrong.items()]
     keys = (desired.keys.primary, desired.keys.secondary) if desired.keys is not None else ()
     return EndpointRoute(
         name=desired.endpoint,
         digests=tuple(bytes.fromhex(key.digest) for key in keys),
         traffic=dict(desired.traffic),
+        mirror={name: share for name, share in desired.mirror_traffic.items() if share},
+        private=desired.spec.public_network_access == "disabled",
+        rules=rules,
         deployments={
             name: _deployment(f"{desired.endpoint}/{name}", deployment, spec, seen.get(name), problems)
             for name, (deployment, spec) in desired.online().items()
@@ -79,20 +90,24 @@ def _deployment(
     observed: DeploymentObserved | None,
     problems: list[str],
 ) -> DeploymentRoute:
-    settings = spec.request_settings
+    settings, autoscale = spec.request_settings, desired.autoscale
     instances = []
     for instance in observed.in_state("Ready") if observed is not None else ():
         host, _, port = instance.address.rpartition(":")
         if host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
             instances.append(InstanceRoute(instance.id, host.strip("[]"), int(port)))
         else:
-            problems.append(f"{place}: instance {instance.id} has the address '{instance.address}', not host:port")
+            problems.append(
+                f"{place}: instance {instance.id} has the address '{instance.address}', not host:port: "
+                "it gets no requests"
+            )
     return DeploymentRoute(
         timeout=settings.request_timeout_ms / 1000,
         concurrency=settings.max_concurrent_requests_per_instance,
         queue_wait=settings.max_queue_wait_ms / 1000,
         idempotent=spec.idempotent,
-        autoscaled=desired.autoscale is not None,
+        autoscaled=autoscale is not None,
+        wakes=autoscale is not None and autoscale.enabled and autoscale.profiles[0].capacity.minimum == 0,
         desired=observed.desired_instances if observed is not None else 0,
         instances=tuple(instances),
     )

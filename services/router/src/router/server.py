@@ -17,6 +17,7 @@ import httptools
 from router.admission import check
 from router.exchange import Exchange
 from router.gateway import Gateway
+from router.guard import Peer
 from router.headers import RequestHead
 from router.outcomes import HEAD_TOO_LARGE, INTERNAL, MALFORMED, SLOW_CLIENT, TOO_LARGE, Refusal
 from router.tunnel import Tunnel
@@ -52,6 +53,7 @@ class ClientConnection(asyncio.Protocol):
         "_held",
         "_linger",
         "_parser",
+        "_peer",
         "_queue",
         "_receiving",
         "_silent",
@@ -63,8 +65,9 @@ class ClientConnection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, gateway: Gateway):
+    def __init__(self, gateway: Gateway, *, private: bool = False):
         self._gateway = gateway
+        self._peer = Peer(private=private)
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Exchange] = deque()
         self._active: Exchange | None = None  # begun and not ended
@@ -89,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._peer.address = (transport.get_extra_info("peername") or ("",))[0]
         self._gateway.clients.add(self)
         if self._gateway.draining:
             self._transport.close()
@@ -136,6 +140,7 @@ class ClientConnection(asyncio.Protocol):
             gateway.drained.set()
         self._deaf = True
         del self._parser  # it refers back to this object
+        self._peer.left()
         self._queue.clear()
         self._receiving = None
         self._body.clear()
@@ -183,6 +188,8 @@ class ClientConnection(asyncio.Protocol):
                 url,
                 headers,
                 upgrade=upgrade,
+                peer=self._peer,
+                now=self._touched,
                 entries=gateway.table.entries,
                 suffix=gateway.suffix,
                 limits=limits,

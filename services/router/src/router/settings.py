@@ -11,6 +11,10 @@ class RouterSettings(Settings):
     """The router's settings."""
 
     router_port: int = Field(default=8443, ge=0, le=65535, description="HTTPS scoring; 0 takes a free port")
+    private_port: int | None = Field(
+        default=None, ge=0, le=65535, description="where endpoints without public network access answer"
+    )
+    private_host: str = Field(default="127.0.0.1", description="the address of the private port")
     region: str = Field(default="local", pattern=r"^[a-z0-9-]+$", description="<endpoint>.<region>.inference.<domain>")
     domain: str = Field(default="localhost", pattern=r"^[a-z0-9.-]+$")
     extra_hosts: str = Field(default="", description="further names and addresses of the certificate, by comma")

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from contracts.messages import EndpointDesired, EndpointObserved
+from router.guard import Guard
 from router.picking import Deployment, Instance
 from router.routes import DeploymentRoute, EndpointRoute, route_of
 from router.split import Split
+from router.sticky import choice
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -22,11 +24,15 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[T, C]):
-    """One endpoint's entry. `deployments` is keyed as the header azureml-model-deployment names them."""
+    """One endpoint's entry. `deployments` is keyed as the header azureml-model-deployment names them. `mirror` gives a
+    turn to the mirrored deployment, or to nobody (""); `origins` are those whose pages may ask."""
 
     route: EndpointRoute
     split: Split
     deployments: Mapping[bytes, Deployment[T, C]]
+    mirror: Split | None = None
+    guard: Guard | None = None
+    origins: frozenset[bytes] = frozenset()
 
     def turn(self) -> Deployment[T, C] | None:
         """The deployment that the split sends the next request to; None when none has a positive weight."""
@@ -35,6 +41,15 @@ class Endpoint(Generic[T, C]):
         if deployment is not None:
             deployment.tally.turns += 1
         return deployment
+
+    def sticky(self, value: bytes) -> Deployment[T, C] | None:
+        """The deployment that requests with this value keep; None when none has a positive weight."""
+        name = choice(value, self.route.traffic)
+        return self.deployments.get(name.encode()) if name is not None else None
+
+    def mirrored(self) -> Deployment[T, C] | None:
+        """The deployment that gets a copy of the next request, if one does."""
+        return self.deployments.get((self.mirror.next() or "").encode()) if self.mirror is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +87,14 @@ class RoutingTable(Generic[T, C]):
             present = {(route.name, each): setting for each, setting in route.deployments.items()}
             changed |= present
             self._removed -= present.keys()
+            same = before if before is not None and before.route.name == route.name else None
             self.entries[key] = Endpoint(
                 route,
-                before.split if before is not None and _same_split(before.route, route) else Split(route.traffic),
+                _split(route, same),
                 {each[1].encode(): self.deployments.setdefault(each, Deployment(*each)) for each in present},
+                same.mirror if same is not None and same.route.mirror == route.mirror else _mirror(route.mirror),
+                _guard(route, same.guard if same is not None else None),
+                frozenset(origin.encode() for origin in route.rules.cors_origins),
             )
         gone = [
             instance for each, setting in changed.items() for instance in self.deployments[each].apply(setting, now)
@@ -103,5 +122,26 @@ class RoutingTable(Generic[T, C]):
         return key, min(claims.values(), key=lambda document: (document.created_at, document.endpoint), default=None)
 
 
-def _same_split(before: EndpointRoute, after: EndpointRoute) -> bool:
-    return before.name == after.name and before.traffic == after.traffic
+def _split(route: EndpointRoute, before: Endpoint[T, C] | None) -> Split:
+    """The place in an unchanged split is kept."""
+    return before.split if before is not None and before.route.traffic == route.traffic else Split(route.traffic)
+
+
+def _mirror(mirrored: Mapping[str, int]) -> Split | None:
+    share = sum(mirrored.values())
+    return Split({**mirrored, "": 100 - share}) if share else None
+
+
+def _guard(route: EndpointRoute, before: Guard | None) -> Guard | None:
+    """None for an endpoint that anybody may ask from anywhere, as often as they like. With the same rules as before the
+    counts go on."""
+    rules = route.rules
+    if not (route.private or rules.allowed_networks or rules.requests_per_second or rules.connections):
+        return None
+    made = Guard(
+        private=route.private,
+        networks=rules.allowed_networks,
+        rate=rules.requests_per_second,
+        room=rules.connections,
+    )
+    return before if before is not None and before.rules == made.rules else made

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from router.gateway import Gateway, LiveInstance
-from router.headers import SWITCH, BadReply, client_status, read_reply
+from router.headers import SWITCH, BadReply, client_status, read_reply, without_cors
 from router.outcomes import SWITCHED, status_line
 from router.retries import Phase
 from router.tunnel import Tunnel
@@ -209,8 +209,12 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange.uploading:  # an answer before its request is complete: what is left of that is nobody's
             self._broken = exchange.close = True
         self._status = 424 if status >= 300 else status
+        if exchange.watch is not None:
+            exchange.watch.status = status
         bodiless = status in (_NO_CONTENT, _NOT_MODIFIED)
         head = read_reply(self._headers, with_length=not bodiless)
+        if exchange.head.cors:
+            head.lines = without_cors(head.lines)
         out = self._out
         out += (client_status(status, self._reason), exchange.ids)
         out += head.lines
@@ -231,6 +235,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._fed = 0
+        exchange = self.exchange
+        if exchange is not None and exchange.watch is not None:
+            exchange.watch.add(data)
         if self._complete:
             self._broken = True
         elif self._chunked:

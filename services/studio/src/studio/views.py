@@ -40,6 +40,7 @@ def endpoint(
         document["properties"]["identity"] = identity(desired, tenant)
         document |= {
             "traffic": {name: desired.traffic.get(name, 0) for name in desired.deployments},
+            "mirror_traffic": desired.mirror_traffic,
             "scoring_uri": f"{scoring_url}/{desired.endpoint}/score",
             "openapi_uri": f"{scoring_url}/{desired.endpoint}/swagger.json",
         }

@@ -128,7 +128,7 @@ def _create(command: CreateEndpoint, world: World, now: datetime, new_keys: Endp
         created_at=now,
         updated_at=now,
         spec=command.spec,
-        keys=new_keys if isinstance(command.spec, OnlineEndpointSpec) else None,
+        keys=new_keys if isinstance(command.spec, OnlineEndpointSpec) and command.spec.auth_mode == "key" else None,
         applied=() if deletion is None else (Applied(command_id=deletion, generation=NO_GENERATION),),
     )
 
@@ -153,6 +153,7 @@ def _change(command: Command, world: World, now: datetime, new_keys: EndpointKey
             return after.replace(
                 deployments={name: each for name, each in after.deployments.items() if name != command.deployment},
                 traffic={name: share for name, share in after.traffic.items() if name != command.deployment},
+                mirror_traffic={name: at for name, at in after.mirror_traffic.items() if name != command.deployment},
             )
         case SetAutoscale():
             deployment = after.deployments[command.deployment].model_copy(update={"autoscale": command.autoscale})
@@ -161,14 +162,15 @@ def _change(command: Command, world: World, now: datetime, new_keys: EndpointKey
 
 
 def _update(command: UpdateEndpoint, after: EndpointDesired) -> EndpointDesired:
-    given = {
-        name: value for name in ("description", "tags", "properties") if (value := getattr(command, name)) is not None
-    }
+    fields = ("description", "tags", "properties", "public_network_access")
+    given = {name: value for name in fields if (value := getattr(command, name)) is not None}
     if command.defaults is not None:
         assert isinstance(after.spec, BatchEndpointSpec)
         given["defaults"] = command.defaults
     traffic = after.traffic if command.traffic is None else command.traffic
-    return after.replace(spec=after.spec.model_copy(update=given), traffic=traffic)
+    mirrored = after.mirror_traffic if command.mirror_traffic is None else command.mirror_traffic
+    mirrored = {name: share for name, share in mirrored.items() if share}
+    return after.replace(spec=after.spec.model_copy(update=given), traffic=traffic, mirror_traffic=mirrored)
 
 
 def _put(command: PutDeployment, after: EndpointDesired, world: World) -> EndpointDesired:

@@ -140,6 +140,9 @@ def delete(command: DeleteDeployment, world: World) -> Iterator[Problem]:
         if share := endpoint.traffic.get(name, 0):
             message = f"'{name}' gets {share} % of the traffic: move it to another deployment first"
             yield Problem(code="BadArgument", field="deployment", message=message)
+        if share := endpoint.mirror_traffic.get(name, 0):
+            message = f"'{name}' gets {share} % of the traffic as a mirror: mirror none first (mirror_traffic: {{}})"
+            yield Problem(code="BadArgument", field="deployment", message=message)
         if isinstance(endpoint.spec, BatchEndpointSpec) and endpoint.spec.defaults.deployment_name == name:
             message = f"'{name}' is the default of '{endpoint.endpoint}': set another default first, or none"
             yield Problem(code="BadArgument", field="deployment", message=message)

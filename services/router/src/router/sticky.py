@@ -1,0 +1,36 @@
+"""Requests that stay with one deployment: chosen by a value that they carry, in the proportions of the split.
+
+PURE: bytes in, a choice out. No clock, no randomness and no I/O may enter this module.
+Source: weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005). When a
+split changes, only as many values move as it takes; a value whose deployment has lost its traffic moves for good.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from math import log
+
+_BITS = 52  # so that a float holds every one of the fractions, and none is rounded up to 1
+
+
+def choice(value: bytes, traffic: Mapping[str, int]) -> str | None:
+    """The deployment of `value`; None when none has a positive weight."""
+    return max(
+        (name for name, weight in traffic.items() if weight > 0),
+        key=lambda name: traffic[name] / -log(_fraction(value, name)),
+        default=None,
+    )
+
+
+def _fraction(value: bytes, name: str) -> float:
+    """A number between 0 and 1, both excluded, that is always the same for the two."""
+    digest = blake2b(value, digest_size=8, key=name.encode()).digest()
+    return ((int.from_bytes(digest) >> (64 - _BITS)) + 0.5) / (1 << _BITS)
+
+
+def cookie(header: bytes, name: bytes) -> bytes:
+    """The value of a cookie in a Cookie header (RFC 6265, 5.4); empty when there is none."""
+    for pair in header.split(b";"):
+        each, _, value = pair.partition(b"=")
+        if each.strip() == name:
+            return value.strip()
+    return b""
