@@ -572,6 +572,10 @@ async def test_a_restart_begins_with_the_whole_table(
     assert (await world.score("again"))[0] == 200  # at once: it is ready when its table is
 
 
+async def _warned(router: ServiceProcess) -> bool:
+    return bool((await asyncio.to_thread(router.readiness))["warnings"])
+
+
 async def test_with_kafka_gone_the_last_table_goes_on_serving(tmp_path: Path) -> None:
     broker = Broker(tmp_path / "kafka", port=0)
     kafka = KafkaSettings(await asyncio.to_thread(broker.start))
@@ -595,11 +599,16 @@ async def test_with_kafka_gone_the_last_table_goes_on_serving(tmp_path: Path) ->
             await asyncio.to_thread(broker.stop)
             for _ in range(50):
                 assert (await world.score("alone"))[0] == 200
+            await eventually(lambda: _warned(router))
+            (warning,) = router.readiness()["warnings"]
             assert router.readiness()["ready"]
+            assert "requests go by the table of then" in warning
+            assert (await world.score("alone"))[0] == 200
             await asyncio.to_thread(broker.start)
             await world.desire("alone", {"blue": 100}, {"blue": deployment()}, key="new")
             await world.until_status(200, "alone", key="new")  # it reads on
-            await world.until(lambda: sum(each.quantities["requests"] for each in world.usage("alone")) >= before + 51)
+            await world.until(lambda: sum(each.quantities["requests"] for each in world.usage("alone")) >= before + 52)
+            assert not await _warned(router)
             assert await asyncio.to_thread(router.stop) == 0
     finally:
         router.stop()

@@ -1,9 +1,10 @@
 """endpunkt online-endpoint: create, update, show, list, delete, invoke, get-credentials, regenerate-keys."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from endpunkt_cli.session import session
 app = typer.Typer(no_args_is_help=True, help="Endpoints that answer at once.")
 
 _COLUMNS = ("name", "auth_mode", "provisioning_state", "traffic", "scoring_uri")
+_VARIABLE = "ENDPUNKT_SCORING_TOKEN"
 _LONGEST_ANSWER_SECONDS = 200
 """Azure lets a request take 180 s."""
 
@@ -124,8 +126,7 @@ def invoke(
         _print(verbs.invoke(name, deployment_name, request_file.read_bytes(), _LONGEST_ANSWER_SECONDS))
         return
     endpoint = session.studio.get("onlineEndpoints", name)
-    key = session.studio.send("POST", "onlineEndpoints", name, "listKeys")["primaryKey"]
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {_credential(name)}", "Content-Type": "application/json"}
     if deployment_name is not None:
         headers["azureml-model-deployment"] = deployment_name
     router = session.origin(endpoint["scoring_uri"], _LONGEST_ANSWER_SECONDS)
@@ -137,8 +138,8 @@ def invoke(
 
 @app.command("get-credentials")
 def get_credentials(name: Name, query: Query = None, output: Output = Format.json) -> None:
-    """The two keys."""
-    show(session.studio.send("POST", "onlineEndpoints", name, "listKeys"), query, output)
+    """The two keys, or a token where the endpoint takes tokens."""
+    show(_credentials(name), query, output)
 
 
 @app.command("regenerate-keys")
@@ -152,6 +153,24 @@ def regenerate_keys(
     body = {"keyType": key_type.capitalize()}
     session.studio.send("POST", "onlineEndpoints", name, "regenerateKeys", body=body)
     tell(f"The {key_type} key is a new one: endpunkt online-endpoint get-credentials -n {name}")
+
+
+def _credentials(name: str) -> dict[str, Any]:
+    mode = flat(session.studio.get("onlineEndpoints", name))["auth_mode"]
+    if mode == "aad_token":
+        hint = f"{name} takes the tokens of an issuer: ask that for one (`invoke` sends what {_VARIABLE} holds)"
+        raise CliError(hint)
+    action = "listKeys" if mode == "key" else "token"
+    made: dict[str, Any] = session.studio.send("POST", "onlineEndpoints", name, action)
+    return made
+
+
+def _credential(name: str) -> str:
+    """What a scoring request is sent with."""
+    if token := os.environ.get(_VARIABLE):
+        return token
+    made = _credentials(name)
+    return str(made["primaryKey"] if "primaryKey" in made else made["accessToken"])
 
 
 def _print(answer: bytes) -> None:

@@ -9,9 +9,18 @@ from router.guard import Peer
 from router.headers import RequestHead
 from router.outcomes import Refusal
 from router.table import RoutingTable
+from router.tokens import Tokens
 
 SUFFIX = b".local.inference.localhost"
 LIMITS = Limits(body_bytes=10, headers=8)
+REST: dict[str, Any] = {
+    "peer": Peer(),
+    "now": 0.0,
+    "tokens": Tokens(),
+    "clock": lambda: 0.0,
+    "suffix": SUFFIX,
+    "limits": LIMITS,
+}
 KEY = (b"Authorization", b"Bearer the-primary-key")
 HOST = (b"Host", b"localhost")
 
@@ -34,9 +43,7 @@ def refused(
     upgrade: bool = False,
 ) -> str | None:
     head = RequestHead(method, version)
-    refusal = check(
-        head, url, headers, upgrade=upgrade, peer=Peer(), now=0.0, entries=entries, suffix=SUFFIX, limits=LIMITS
-    )
+    refusal = check(head, url, headers, upgrade=upgrade, entries=entries, **REST)
     return refusal.code if refusal is not None else None
 
 
@@ -76,11 +83,8 @@ def test_http_1_0_has_no_codings_and_expects_nothing(entries: Any) -> None:
         b"/diabetes/score",
         headers,
         upgrade=False,
-        peer=Peer(),
-        now=0.0,
         entries=entries,
-        suffix=SUFFIX,
-        limits=LIMITS,
+        **REST,
     )
     assert (head.expects, head.host) == (False, b"localhost")
 

@@ -624,7 +624,7 @@ async def test_metrics_are_read_from_the_counters(bench: Bench) -> None:
     from router.metrics import RouterMetrics
 
     registry = CollectorRegistry()
-    registry.register(RouterMetrics(bench.gateway, lambda: 12.0))
+    registry.register(RouterMetrics(bench.gateway, lambda: 12.0, lambda: 13.0))
     bench.serve(await bench.model(), await bench.model(reply(b"no", b"400 Bad")))
     client = await bench.client()
     for _ in range(4):

@@ -127,6 +127,15 @@ class Reader:
             # A consumer that cannot reach Kafka ends with the cancellation of its own tasks, which is not ours.
             await asyncio.gather(self._consumer.stop(), return_exceptions=True)
 
+    def heard_at(self) -> float | None:
+        """When the broker last answered, in seconds since 1970: an idle one does at least every FETCH_WAIT_MS. None
+        before it did."""
+        if self._consumer is None:
+            return None
+        # All partitions of a topic may be at rest while another's are fetched: the latest answer counts.
+        told = [self._consumer.last_poll_timestamp(at) for at in self._consumer.assignment()]
+        return max((stamp / 1000 for stamp in told if stamp is not None), default=None)
+
     async def wait_for(self, offset: Offset) -> None:
         """Return when the record at `offset` has been applied. Raises the reader's error if it stops before that."""
         partition = TopicPartition(offset.topic, offset.partition)

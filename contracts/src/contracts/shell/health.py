@@ -8,11 +8,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 class Health:
     """Serves a service's state. `not_ready()` gives the reasons why it is not ready yet: none means ready;
-    `addresses()` tells where it listens for its own work."""
+    `addresses()` tells where it listens for its own work; `warnings()` what a person should see to though it works."""
 
-    def __init__(self, not_ready: Callable[[], list[str]], addresses: Callable[[], dict[str, str]]):
+    def __init__(
+        self,
+        not_ready: Callable[[], list[str]],
+        addresses: Callable[[], dict[str, str]],
+        warnings: Callable[[], list[str]] = list,
+    ):
         self._not_ready = not_ready
         self._addresses = addresses
+        self._warnings = warnings
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -38,11 +44,16 @@ class Health:
             await self._runner.cleanup()
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
+        return web.json_response({"status": "alive", "warnings": self._warnings()})
 
     async def _readyz(self, _: web.Request) -> web.Response:
         reasons = self._not_ready()
-        state = {"ready": not reasons, "waiting_for": reasons, "addresses": self._addresses()}
+        state = {
+            "ready": not reasons,
+            "waiting_for": reasons,
+            "addresses": self._addresses(),
+            "warnings": self._warnings(),
+        }
         return web.json_response(state, status=503 if reasons else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from contracts.log.settings import KafkaSettings, KafkaSettingsError
 from contracts.shell.files import write_atomically
@@ -30,6 +30,14 @@ class App(Protocol):
 
     def run(self, stop: asyncio.Event) -> Coroutine[None, None, None]:
         """Work until `stop` is set."""
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A service that may work and yet have something that a person should see to."""
+
+    def warnings(self) -> list[str]:
+        """What, and what to do."""
 
 
 def serve(service: str, settings_type: type[S], build: Callable[[S, KafkaSettings], App]) -> None:
@@ -57,7 +65,7 @@ async def _serve(service: str, settings: S, app: App) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    health = Health(app.not_ready, app.addresses)
+    health = Health(app.not_ready, app.addresses, app.warnings if isinstance(app, Warns) else list)
     await health.start(settings.host, settings.health_port)
     run_file = settings.home / "run" / f"{service}.json"
     write_atomically(run_file, json.dumps({"pid": os.getpid(), "health_port": health.port}).encode())

@@ -4,9 +4,14 @@ import os
 from collections.abc import Callable
 
 
+def is_collecting() -> bool:
+    """Whether anybody collects traces."""
+    return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+
+
 def configure_telemetry(service: str) -> Callable[[], None]:
     """Set the process's tracer up; returns what flushes and ends it."""
-    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+    if not is_collecting():
         return lambda: None
     # Imported only where somebody listens: the SDK costs a process 15 MiB.
     from opentelemetry import trace

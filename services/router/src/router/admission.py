@@ -3,7 +3,7 @@
 PURE: the head and the table in, a refusal or a deployment out. No clock and no I/O may enter this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from router.picking import Deployment
 from router.sticky import cookie
 from router.table import Endpoint
 from router.target import BadTarget, target
+from router.tokens import Tokens, UnknownKey
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -53,12 +54,14 @@ def check(
     upgrade: bool,
     peer: Peer,
     now: float,
+    tokens: Tokens,
+    clock: Callable[[], float],
     entries: Mapping[bytes, Endpoint[Any, Any]],
     suffix: bytes,
     limits: Limits,
 ) -> Refusal | None:
     """Fill `head`, whose method and version are known, from the target and the headers; why it is refused, or None.
-    `now` is any monotonic clock in seconds.
+    `now` is any monotonic clock in seconds; `clock` gives the seconds since 1970, which only tokens need.
 
     A request that is malformed is refused before anybody looks for its endpoint, one from the wrong place before its
     key is looked at, one without the key before it counts or its length matters.
@@ -103,8 +106,15 @@ def check(
         head.told = cors.allowed(head.origin, endpoint.origins)
         if head.told and head.method == b"OPTIONS" and value_of(head.lines, b"access-control-request-method"):
             return cors.preflight(value_of(head.lines, b"access-control-request-headers"))
-    if not authorized(head.authorization, route.digests):
-        return UNAUTHORIZED.about(endpoint=route.name)
+    if route.auth == "key":
+        if not authorized(head.authorization, route.digests):
+            return UNAUTHORIZED.about(endpoint=route.name)
+    else:
+        try:
+            if (refusal := tokens.check(head.authorization, route, clock())) is not None:
+                return refusal
+        except UnknownKey:
+            head.unsure = True  # its issuer is asked before it goes on
     if guard is not None and (refusal := guard.take(route.name, peer, now)) is not None:
         return refusal
     if head.length is not None and head.length > limits.body_bytes:

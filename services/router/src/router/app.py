@@ -8,15 +8,20 @@ from prometheus_client import REGISTRY
 from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Table
 from contracts.messages import EndpointDesired, EndpointObserved, Message
 from contracts.shell.service import until_first
+from contracts.shell.telemetry import is_collecting
 from contracts.shell.tls import server_context
 from router.admission import Limits
 from router.certificates import Certificates
 from router.gateway import Gateway
+from router.issuers import Issuers
 from router.listener import Listener
 from router.memory import forget_the_start, keep_large_pieces
 from router.metrics import RouterMetrics
 from router.reporting import Reporter
 from router.settings import RouterSettings
+
+SILENT_SECONDS = 5.0
+"""So long the log may be silent before that is worth a warning: an idle broker answers every second."""
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
 
@@ -32,11 +37,26 @@ class Router:
         self._observed = Table(EndpointObserved, self._note)
         self._read_at = 0.0
         self._gateway: Gateway | None = None
+        self._reader: Reader | None = None
         self._port = self._private_port = 0
 
     def not_ready(self) -> list[str]:
         """Ready means that the port is open, which it is as soon as the table is complete."""
         return [] if self._port else ["the tables of endpoints.desired and endpoints.observed"]
+
+    def warnings(self) -> list[str]:
+        """With Kafka gone it goes on with the table of then, and says so."""
+        heard_at = self._heard_at()
+        silent = time.time() - heard_at if heard_at is not None else 0.0
+        if silent < SILENT_SECONDS:
+            return []
+        return [
+            f"Kafka has not answered for {silent:.0f} s: requests go by the table of then, and usage waits; "
+            "look at the broker (KAFKA_BOOTSTRAP_SERVERS)"
+        ]
+
+    def _heard_at(self) -> float | None:
+        return self._reader.heard_at() if self._reader is not None else None
 
     def addresses(self) -> dict[str, str]:
         """Where requests go."""
@@ -58,11 +78,19 @@ class Router:
         gateway = self._gateway = Gateway(
             asyncio.get_running_loop(), settings.suffix.encode(), Limits(body_bytes=settings.max_body_bytes)
         )
+        if is_collecting():
+            from router.tracing import Tracing
+
+            gateway.tracing = Tracing()
+        gateway.tokens.issuer = settings.issuer
+        issuers = Issuers(gateway.tokens, settings.home, settings.oidc_authority)
+        gateway.ask_issuers = issuers.ask
         publisher = Publisher(self._kafka, settings.source)
         reader = Reader(self._kafka, [self._desired, self._observed], DeadLetters(publisher, "router"), self._update)
         listener = Listener(gateway)
         reporter = Reporter(gateway, publisher, settings.source, settings.usage_seconds)
-        metrics = RouterMetrics(gateway, lambda: self._read_at)
+        self._reader = reader
+        metrics = RouterMetrics(gateway, lambda: self._read_at, self._heard_at)
         certificates = Certificates(
             lambda: server_context(settings.home, "router", settings.certificate_hosts), settings.certificates
         )
@@ -79,7 +107,9 @@ class Router:
                 )
             self._port = await listener.start(settings.host, settings.router_port, certificates.context)
             assert reader.failed is not None
-            await until_first(reader.failed, reporter.tell_load(), reporter.tell_usage(), certificates.keep())
+            await until_first(
+                reader.failed, reporter.tell_load(), reporter.tell_usage(), certificates.keep(), issuers.keep()
+            )
 
         try:
             await until_first(self._stopped(stop, listener), serve())

@@ -10,11 +10,19 @@ from hmac import compare_digest
 _SCHEME = b"bearer "
 
 
+def bearer(authorization: bytes | None) -> bytes | None:
+    """What the header `Authorization: Bearer …` carries; None where it is another or none."""
+    if authorization is None or authorization[:7].lower() != _SCHEME:
+        return None
+    return authorization[7:].strip()
+
+
 def authorized(authorization: bytes | None, digests: tuple[bytes, ...]) -> bool:
     """Whether the header `Authorization: Bearer KEY` carries a key whose SHA-256 (32 bytes) is one of `digests`."""
-    if authorization is None or authorization[:7].lower() != _SCHEME:
+    key = bearer(authorization)
+    if key is None:
         return False
-    digest = sha256(authorization[7:].strip()).digest()
+    digest = sha256(key).digest()
     matches = False
     for known in digests:
         matches |= compare_digest(digest, known)

@@ -6,7 +6,7 @@ it holds and tells the client's connection. The decisions are made in `picking` 
 out.
 """
 
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from router.admission import choose
@@ -29,11 +29,14 @@ from router.outcomes import (
 from router.picking import Instance, Verdict
 from router.retries import Phase, at_deadline, may_be_sent
 from router.stall import Stall
+from router.tokens import UnknownKey
 from router.tunnel import Tunnel
 from router.upload import Upload
 from router.upstream import UpstreamConnection, connect
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from router.server import ClientConnection
 
 WAITING, CONNECTING, SENT, STREAMING, DONE = Phase  # as globals: looking up an Enum's member costs more
@@ -58,6 +61,7 @@ class Exchange:
         "phase",
         "refusal",
         "request_id",
+        "span",
         "started",
         "tunnel",
         "upload",
@@ -85,6 +89,7 @@ class Exchange:
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None
         self.watch: Watch | None = None
+        self.span: Span | None = None
         self._held = False
         self._stall: Stall | None = None
 
@@ -93,6 +98,11 @@ class Exchange:
     def begin(self) -> None:
         """Take a turn of the split, or the named deployment, and look for an instance."""
         head, gateway = self.head, self.gateway
+        if head.unsure and self.refusal is None:
+            head.unsure = False
+            return self._verify()
+        if gateway.tracing is not None:
+            self.span = gateway.tracing.begin(head)
         self.ids += head.client_id
         if self.refusal is not None:
             self.ids += head.told
@@ -108,6 +118,21 @@ class Exchange:
             if copied is not None:
                 self._mirror(copied)
         return None
+
+    def _verify(self, *, asked: bool = False) -> None:
+        """Look at its token again, whose key was not known; `asked`: its issuer has been asked meanwhile."""
+        if self.phase is DONE:
+            return None
+        gateway = self.gateway
+        endpoint = gateway.table.entries.get(self.head.name)
+        if endpoint is not None:
+            try:
+                self.refusal = gateway.tokens.check(self.head.authorization, endpoint.route, time())
+            except UnknownKey:
+                if not asked:
+                    return gateway.ask_issuers(lambda: self._verify(asked=True))
+                self.refusal = gateway.tokens.unknown_key(endpoint.route)
+        return self.begin()
 
     def enter(self, deployment: LiveDeployment) -> None:
         """Look for an instance of `deployment`, or wait for one."""
@@ -437,6 +462,8 @@ class Exchange:
             self._stall.end()
         if self.watch is not None:
             self.watch.ended(answered=False)
+        if self.span is not None and gateway.tracing is not None:
+            gateway.tracing.end(self.span, status, deployment.name if deployment is not None else None, self.request_id)
         if self.upload is not None:
             self.upload.drop()
         if deployment is None:

@@ -12,10 +12,12 @@ from router.deadlines import Deadlines
 from router.picking import Deployment, Instance
 from router.request_ids import RequestIds
 from router.table import Change, RoutingTable
+from router.tokens import Tokens
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
     from router.server import ClientConnection
+    from router.tracing import Tracing
     from router.upstream import UpstreamConnection
 
 log = logging.getLogger(__name__)
@@ -30,11 +32,15 @@ LiveDeployment = Deployment["Exchange", "UpstreamConnection"]
 @dataclass(slots=True)
 class Gateway:
     """The routing table, the limits and the counters of one event loop. `suffix` is what follows an endpoint's name in
-    a host name, such as `.local.inference.localhost`."""
+    a host name, such as `.local.inference.localhost`. `ask_issuers` has the issuers of tokens asked for new keys, and
+    calls when that is done."""
 
     loop: asyncio.AbstractEventLoop
     suffix: bytes
     limits: Limits = field(default_factory=Limits)
+    tracing: "Tracing | None" = None
+    tokens: Tokens = field(default_factory=Tokens)
+    ask_issuers: Callable[[Callable[[], None]], None] = lambda asker: asker()
     table: RoutingTable["Exchange", "UpstreamConnection"] = field(default_factory=RoutingTable)
     ids: RequestIds = field(default_factory=RequestIds)
     clients: "set[ClientConnection]" = field(default_factory=set)

@@ -79,7 +79,7 @@ class RequestHead:
     """What a request's head says. `name` is the endpoint's key in the table and `path` what the model gets; `lines` are
     the pieces of headers to pass on, in order, to be joined, and `trace` is where among them the value of traceparent
     is; `length` is None where there is no Content-Length. `told` are header lines for the answer; `cors` says that a
-    page of another origin is told these and not the model's."""
+    page of another origin is told these and not the model's. `unsure`: its token names a key that is not known."""
 
     __slots__ = (
         "authorization",
@@ -97,6 +97,7 @@ class RequestHead:
         "pin",
         "told",
         "trace",
+        "unsure",
         "upgrade",
         "version",
     )
@@ -113,7 +114,7 @@ class RequestHead:
         self.client_id = b""
         self.upgrade = b""
         self.length: int | None = None
-        self.chunked = self.expects = self.cors = False
+        self.chunked = self.expects = self.cors = self.unsure = False
 
 
 def read_request(head: RequestHead, headers: Headers) -> None:

@@ -11,11 +11,12 @@ _BY = ["endpoint", "deployment"]
 
 
 class RouterMetrics(Collector):
-    """`read_at` gives the time (seconds since 1970) at which the table last took a record from Kafka."""
+    """`read_at` gives the time (seconds since 1970) at which the table last took a record from Kafka, `heard_at` when
+    the broker last answered at all."""
 
-    def __init__(self, gateway: Gateway, read_at: Callable[[], float]):
+    def __init__(self, gateway: Gateway, read_at: Callable[[], float], heard_at: Callable[[], float | None]):
         self._gateway = gateway
-        self._read_at = read_at
+        self._read_at, self._heard_at = read_at, heard_at
 
     def collect(self) -> Iterator[Metric]:
         """Each metric with its samples."""
@@ -60,5 +61,10 @@ class RouterMetrics(Collector):
         yield GaugeMetricFamily("endpunkt_router_table_entries", "Endpoints in the table", len(gateway.table.entries))
         yield GaugeMetricFamily(
             "endpunkt_router_table_read_timestamp_seconds", "When the table last took a record", self._read_at()
+        )
+        yield GaugeMetricFamily(
+            "endpunkt_router_log_heard_timestamp_seconds",
+            "When Kafka last answered; 0 before it did. Requests go by the table of then",
+            self._heard_at() or 0.0,
         )
         yield GaugeMetricFamily("endpunkt_router_connections", "Clients' connections", len(gateway.clients))

@@ -42,6 +42,26 @@ UNAUTHORIZED = Refusal(
     "`endpunkt online-endpoint get-credentials -n {endpoint}` shows both keys.",
     headers=b"www-authenticate: Bearer\r\n",
 )
+TOKEN_REFUSED = Refusal(
+    401,
+    "Unauthorized",
+    "Endpoint '{endpoint}' takes a token (Authorization: Bearer TOKEN), and of this request's one: {reason}. Get a new "
+    "one: `endpunkt online-endpoint get-credentials -n {endpoint}`, or ask your issuer.",
+    headers=b"www-authenticate: Bearer\r\n",
+)
+NO_ISSUER = Refusal(
+    401,
+    "Unauthorized",
+    "Endpoint '{endpoint}' takes tokens of an issuer (aad_token), and the router knows none: set its "
+    "ENDPUNKT_OIDC_ISSUER.",
+    headers=b"www-authenticate: Bearer\r\n",
+)
+NOT_ALLOWED = Refusal(
+    403,
+    "Forbidden",
+    "The token is good but does not let its bearer score on endpoint '{endpoint}': get the scoring role, or a token "
+    "of this endpoint.",
+)
 NOT_PUBLIC = Refusal(
     403,
     "PublicNetworkAccessDisabled",

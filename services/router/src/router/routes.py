@@ -5,6 +5,7 @@ PURE: messages in, immutable values out. No clock and no I/O may enter this modu
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from contracts.endpoint_rules import EndpointRules, rules_of
 from contracts.messages import (
@@ -46,6 +47,8 @@ class EndpointRoute:
     """One endpoint. `problems` are what its documents have wrong, for the log; what they are about is left out."""
 
     name: str
+    auth: str = "key"
+    created_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     digests: tuple[bytes, ...] = ()
     traffic: Mapping[str, int] = field(default_factory=dict)
     mirror: Mapping[str, int] = field(default_factory=dict)
@@ -70,6 +73,8 @@ def route_of(desired: EndpointDesired, observed: EndpointObserved | None) -> End
     keys = (desired.keys.primary, desired.keys.secondary) if desired.keys is not None else ()
     return EndpointRoute(
         name=desired.endpoint,
+        auth=desired.spec.auth_mode,
+        created_at=desired.created_at,
         digests=tuple(bytes.fromhex(key.digest) for key in keys),
         traffic=dict(desired.traffic),
         mirror={name: share for name, share in desired.mirror_traffic.items() if share},

@@ -10,6 +10,7 @@ nothing more is read.
 import asyncio
 import logging
 from collections import deque
+from time import time
 from typing import cast
 
 import httptools
@@ -190,6 +191,8 @@ class ClientConnection(asyncio.Protocol):
                 upgrade=upgrade,
                 peer=self._peer,
                 now=self._touched,
+                tokens=gateway.tokens,
+                clock=time,
                 entries=gateway.table.entries,
                 suffix=gateway.suffix,
                 limits=limits,

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from contracts.scoring_tokens import AUDIENCE
 from contracts.shell.settings import Settings
+from router.tokens import Issuer
 
 
 class RouterSettings(Settings):
@@ -22,9 +24,23 @@ class RouterSettings(Settings):
         default=None, description="a folder of further certificates with their keys, shown to who asks for their names"
     )
     max_body_bytes: int = Field(default=100 << 20, ge=0, description="a request with a longer body gets 413")
+    oidc_issuer: str | None = Field(
+        default=None, description="whose tokens endpoints with auth_mode aad_token take: the issuer's address"
+    )
+    oidc_audience: str = Field(default=AUDIENCE, description="what such a token must be for (aud)")
+    oidc_role: str = Field(default="endpunkt.score", description="what it must grant; with /NAME, on one endpoint")
+    oidc_role_claim: str = Field(default="roles", description="the claim that lists what it grants")
+    oidc_authority: Path | None = Field(default=None, description="a file of CAs that vouch for the issuer's address")
     source: str = Field(default="router-1", min_length=1, description="this process's name in usage and load samples")
     usage_seconds: float = Field(default=5.0, gt=0, description="how often usage is told")
     drain_seconds: float = Field(default=30.0, ge=0, description="how long requests may take to end at a stop")
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Who else's tokens are taken."""
+        if self.oidc_issuer is None:
+            return None
+        return Issuer(self.oidc_issuer, self.oidc_audience, self.oidc_role, self.oidc_role_claim)
 
     @property
     def suffix(self) -> str:

@@ -8,6 +8,7 @@ from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader
 from contracts.shell.identity import tenant_id
 from contracts.shell.secrets import Sealer, admin_token
 from contracts.shell.service import until_first
+from contracts.shell.signing import Signer
 from contracts.shell.tls import server_context
 from studio.assets import Assets
 from studio.commands import Commands
@@ -15,6 +16,7 @@ from studio.connections import ConnectionRoutes
 from studio.endpoints import Endpoints
 from studio.identity import IdentityDocuments
 from studio.resources import Resources
+from studio.scoring import ScoringTokens
 from studio.server import Server, application
 from studio.settings import StudioSettings
 from studio.tables import Tables
@@ -50,7 +52,9 @@ class Studio:
         app = application(admin_token(home), self._settings.idle_seconds)
         store = ArtifactStore(self._settings.artifact_store, self._settings.artifacts, self._settings.largest_artifact)
         endpoints = Endpoints(tables, commands, Sealer(home), self._settings.scoring_url, tenant_id(home))
+        tokens = ScoringTokens(tables, Signer(home, self._settings.identity_issuer))
         app.add_routes(endpoints.routes())
+        app.add_routes(tokens.routes())
         app.add_routes(Resources(tables, commands).routes())
         app.add_routes(Assets(tables, commands).routes())
         app.add_routes(Uploads(store, self._settings.largest_artifact, self._settings.idle_seconds).routes())

@@ -14,6 +14,9 @@ class StudioSettings(Settings):
     idle_seconds: float = Field(
         default=15, gt=0, description="how long a client may take for a handshake, head or body"
     )
+    identity_issuer: str = Field(
+        default="https://127.0.0.1:8444/identity", description="who tokens for scoring say has issued them"
+    )
     scoring_url: str = Field(
         default="https://localhost:8443", pattern=r"^https://[^/]+$", description="where clients reach the router"
     )

@@ -22,6 +22,7 @@ from contracts.messages import EndpointDesired
 from contracts.shell.files import write_atomically
 from contracts.shell.identity import tenant_id
 from contracts.shell.secrets import digest_of
+from contracts.shell.signing import Signer
 from provisioner.identity.known import KnownInstances
 from provisioner.identity.principals import (
     TOKEN_SECONDS,
@@ -31,7 +32,6 @@ from provisioner.identity.principals import (
     claims,
     resource_of,
 )
-from provisioner.identity.tokens import Signer
 
 log = logging.getLogger(__name__)
 
