@@ -340,7 +340,7 @@ def test_a_stream_that_is_longer_than_an_answer_may_be_is_cut(serve: Callable[..
         with pytest.raises(http.client.IncompleteRead) as cut:
             connection.getresponse().read()
     assert cut.value.partial == b"abcabc"
-    instance.wait_for_log("more than the 6 bytes")
+    instance.wait_for_log("A streamed answer is cut: it has more than ENDPUNKT_MAX_RESPONSE_BYTES=6.")
     assert instance.score("ab") == b"ababab"
 
 

@@ -101,13 +101,15 @@ def holders(folder: Path, text: str) -> list[Path]:
 async def test_connections_are_behind_the_token_and_issuers_are_not(api: Api) -> None:
     for method, path in (("GET", ""), ("GET", "/aoai"), ("PUT", "/aoai"), ("POST", "/aoai/listSecrets")):
         assert (await api(method, f"/v1/connections{path}", token="guessed"))[0] == 401
+    status, jwks = await api("GET", "/identity/jwks", token="")
+    assert (status, jwks) == (200, json.loads(jwks_path(api.home).read_text()))
+    assert [(key["use"], "d" in key) for key in jwks["keys"]] == [("sig", False)]
+    status, found = await api("GET", "/identity/.well-known/openid-configuration", token="")
+    assert (status, found) == (200, json.loads(discovery_path(api.home).read_text()))
+    assert found["jwks_uri"] == found["issuer"] + "/jwks"
+    jwks_path(api.home).unlink()
     status, document = await api("GET", "/identity/jwks", token="")
     assert (status, document["error"]["code"]) == (404, "ResourceNotFound")
-    jwks_path(api.home).write_text('{"keys": []}')
-    discovery_path(api.home).write_text('{"issuer": "https://me"}')
-    assert await api("GET", "/identity/jwks", token="") == (200, {"keys": []})
-    found = await api("GET", "/identity/.well-known/openid-configuration", token="")
-    assert found == (200, {"issuer": "https://me"})
     # No other path is open because it begins alike.
     assert (await api("GET", "/identity/jwks/", token=""))[0] == 401
 
