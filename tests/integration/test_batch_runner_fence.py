@@ -50,10 +50,13 @@ class Owner:
         """Start a job; returns its partition, once it is in the ledger and its transaction has ended."""
         command = StartBatchJob(job=job, endpoint="diabetes", input=BatchInput(uri="file:///data"))
         partition = (await self.publisher.publish(command)).partition
-        await self.until(lambda: self.known(partition, job) is not None)
-        # The ledger in memory is ahead of the log until then, and a commit waits for its turn.
-        await self.processor.commit(partition, lambda ledger: [])
+        await self.settled(partition, lambda: self.known(partition, job) is not None)
         return partition
+
+    async def settled(self, partition: int, condition: Callable[[], bool]) -> None:
+        """Wait until the ledger says so and the log too: memory is ahead until the transaction has ended."""
+        await self.until(condition)
+        await self.processor.commit(partition, lambda ledger: [])  # has its turn after that transaction
 
     def known(self, partition: int, job: str) -> BatchJob | None:
         ledger = self.processor.ledgers.get(partition)
@@ -94,7 +97,9 @@ async def test_reports_and_commands_of_a_job_take_turns_and_neither_is_lost(kafk
 
         canceling = asyncio.create_task(owner.publisher.publish(CancelBatchJob(job="turns")))
         await asyncio.gather(*(report(number) for number in range(1, 51)), canceling)
-        await owner.until(lambda: (one := owner.known(partition, "turns")) is not None and one.status[0] == "C")
+        await owner.settled(
+            partition, lambda: (one := owner.known(partition, "turns")) is not None and one.status == "CancelRequested"
+        )
         document = await owner.written("turns")
         assert (document.status, document.rows) == ("CancelRequested", sum(range(1, 51)))
     async with owning(kafka) as owner:
