@@ -43,7 +43,7 @@ def refused(
     upgrade: bool = False,
 ) -> str | None:
     head = RequestHead(method, version)
-    refusal = check(head, url, headers, upgrade=upgrade, entries=entries, **REST)
+    refusal = check(head, url, headers, upgrade=upgrade, find=entries.get, **REST)
     return refusal.code if refusal is not None else None
 
 
@@ -83,7 +83,7 @@ def test_http_1_0_has_no_codings_and_expects_nothing(entries: Any) -> None:
         b"/diabetes/score",
         headers,
         upgrade=False,
-        entries=entries,
+        find=entries.get,
         **REST,
     )
     assert (head.expects, head.host) == (False, b"localhost")

@@ -16,7 +16,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters, TooManyDeadLetters
-from contracts.log.records import record_of
+from contracts.log.records import check_key, record_of
 from contracts.log.settings import GROUP_SESSION, KafkaSettings
 from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued
@@ -79,6 +79,7 @@ def handle_commands(
     async def handle_one(record: Record) -> None:
         try:
             command = decode(record, strict=True)
+            check_key(record, command)
         except Undecodable as error:
             await _park(error)
         else:

@@ -24,10 +24,23 @@ def record_of(consumed: Any) -> Record:
         topic=consumed.topic,
         partition=consumed.partition,
         offset=consumed.offset,
-        key=None if consumed.key is None else consumed.key.decode(errors="replace"),
+        key=key_of(consumed),
         value=consumed.value,
         headers=text_headers(consumed.headers),
     )
+
+
+def key_of(consumed: Any) -> str | None:
+    """The key of an aiokafka ConsumerRecord as text."""
+    return None if consumed.key is None else consumed.key.decode(errors="replace")
+
+
+def check_key(record: Record, message: Message) -> None:
+    """Raises Undecodable for a record under another key than its message's: it would stand for two things."""
+    if record.key != message.key():
+        told = "has no key" if record.key is None else f"has the key '{record.key[:100]}'"
+        problem = f"a record about '{message.key()}' {told}: write it under '{message.key()}'"
+        raise Undecodable(record, (Problem(code="BadArgument", field="key", message=problem),))
 
 
 @lru_cache(maxsize=65_536)

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters
-from contracts.log.records import Offset, record_of
+from contracts.log.records import Offset, check_key, key_of, record_of
 from contracts.log.settings import KafkaSettings
 from contracts.messages import Message
 from contracts.topics import topics
@@ -34,12 +34,20 @@ _IDLE_MS = 5000
 
 class Table(Generic[M]):
     """The latest message per key of one compacted topic. `on_change(key, message or None)` is called for each change,
-    in the order of the log, also while catching up."""
+    in the order of the log, also while catching up.
 
-    def __init__(self, model: type[M], on_change: Callable[[str, M | None], None] | None = None):
+    With `deferred`, what was in the log at the start is `kept` as it came, by key, and its owner has it decoded key by
+    key: reading a long topic takes as long as fetching it, and a thousandth of the keys is needed at once.
+    """
+
+    def __init__(
+        self, model: type[M], on_change: Callable[[str, M | None], None] | None = None, *, deferred: bool = False
+    ):
         self.model = model
         self.topic = model.TOPIC
+        self.deferred = deferred
         self.entries: dict[str, M] = {}
+        self.kept: dict[str, list[Any]] = {}
         self.deleted: dict[str, str] = {}
         """The ids of the tombstones that have one, by key, for as long as the log keeps them."""
         self._on_change = on_change
@@ -55,10 +63,29 @@ class Table(Generic[M]):
         else:
             decoded = decode(record)
             assert isinstance(decoded, self.model), "a compacted topic carries one type of message"
+            check_key(record, decoded)
             message = self.entries[key] = decoded
             self.deleted.pop(key, None)
+        self.kept.pop(key, None)
         if self._on_change is not None:
             self._on_change(key, message)
+
+    def keep(self, batch: Sequence[Any]) -> None:
+        """Keep consumed records as they came."""
+        kept = self.kept
+        for consumed in batch:
+            kept.setdefault(key_of(consumed) or "", []).append(consumed)
+
+    def settle(self, key: str) -> list[Undecodable]:
+        """Take what is kept of `key`: its newest record that can be read. Returns those that were newer."""
+        refused = []
+        for consumed in reversed(self.kept.pop(key, [])):
+            try:
+                self.apply(record_of(consumed))
+                break
+            except Undecodable as error:
+                refused.append(error)
+        return refused
 
 
 class Tail:
@@ -95,7 +122,7 @@ class Reader:
         self.failed: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect and return when caught up: every record that was in the tables' topics is applied."""
+        """Connect and return when caught up: every record that was in the tables' topics is applied, or kept."""
         self._consumer = AIOKafkaConsumer(
             **self._settings.client(),
             enable_auto_commit=False,
@@ -177,7 +204,11 @@ class Reader:
             while True:
                 wait_ms = _IDLE_MS if self._caught_up else 50
                 batch = await self._consumer.getmany(timeout_ms=wait_ms, max_records=5000)
-                for consumed in batch.values():
+                for place, consumed in batch.items():
+                    sink = self._sinks[place.topic]
+                    if not self._caught_up and isinstance(sink, Table) and sink.deferred:
+                        sink.keep(consumed)
+                        continue
                     for raw in consumed:
                         await self._apply(record_of(raw))
                 if batch and self._on_batch is not None:

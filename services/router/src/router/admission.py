@@ -3,7 +3,7 @@
 PURE: the head and the table in, a refusal or a deployment out. No clock and no I/O may enter this module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ def check(
     now: float,
     tokens: Tokens,
     clock: Callable[[], float],
-    entries: Mapping[bytes, Endpoint[Any, Any]],
+    find: Callable[[bytes], Endpoint[Any, Any] | None],
     suffix: bytes,
     limits: Limits,
 ) -> Refusal | None:
@@ -95,7 +95,7 @@ def check(
         head.name, head.path = target(url, head.host, suffix)
     except BadTarget:
         return BAD_TARGET
-    endpoint = entries.get(head.name)
+    endpoint = find(head.name)
     if endpoint is None:
         return _no_endpoint(head, suffix)
     route, guard = endpoint.route, endpoint.guard

@@ -5,17 +5,17 @@ import time
 
 from prometheus_client import REGISTRY
 
-from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Table
-from contracts.messages import EndpointDesired, EndpointObserved, Message
+from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader
 from contracts.shell.service import until_first
 from contracts.shell.telemetry import is_collecting
 from contracts.shell.tls import server_context
 from router.admission import Limits
 from router.certificates import Certificates
+from router.following import Following
 from router.gateway import Gateway
 from router.issuers import Issuers
 from router.listener import Listener
-from router.memory import forget_the_start, keep_large_pieces
+from router.memory import keep_large_pieces
 from router.metrics import RouterMetrics
 from router.reporting import Reporter
 from router.settings import RouterSettings
@@ -32,11 +32,6 @@ class Router:
     def __init__(self, settings: RouterSettings, kafka: KafkaSettings):
         self._settings = settings
         self._kafka = kafka
-        self._changed: set[str] = set()
-        self._desired = Table(EndpointDesired, self._note)
-        self._observed = Table(EndpointObserved, self._note)
-        self._read_at = 0.0
-        self._gateway: Gateway | None = None
         self._reader: Reader | None = None
         self._port = self._private_port = 0
 
@@ -75,7 +70,7 @@ class Router:
         """Serve until `stop` is set; then finish every request, and tell the usage to the last one."""
         settings = self._settings
         keep_large_pieces()
-        gateway = self._gateway = Gateway(
+        gateway = Gateway(
             asyncio.get_running_loop(), settings.suffix.encode(), Limits(body_bytes=settings.max_body_bytes)
         )
         if is_collecting():
@@ -86,11 +81,13 @@ class Router:
         issuers = Issuers(gateway.tokens, settings.home, settings.oidc_authority)
         gateway.ask_issuers = issuers.ask
         publisher = Publisher(self._kafka, settings.source)
-        reader = Reader(self._kafka, [self._desired, self._observed], DeadLetters(publisher, "router"), self._update)
+        dead_letters = DeadLetters(publisher, "router")
+        following = Following(gateway)
+        reader = Reader(self._kafka, following.tables, dead_letters, following.update)
         listener = Listener(gateway)
         reporter = Reporter(gateway, publisher, settings.source, settings.usage_seconds)
         self._reader = reader
-        metrics = RouterMetrics(gateway, lambda: self._read_at, self._heard_at)
+        metrics = RouterMetrics(gateway, lambda: following.read_at, self._heard_at, lambda: following.waiting)
         certificates = Certificates(
             lambda: server_context(settings.home, "router", settings.certificate_hosts), settings.certificates
         )
@@ -99,16 +96,20 @@ class Router:
         async def serve() -> None:
             await publisher.start()
             await reader.start()
-            await self._update()
-            forget_the_start()
+            following.begin()
             if settings.private_port is not None:
                 self._private_port = await listener.start(
                     settings.private_host, settings.private_port, certificates.context, private=True
                 )
             self._port = await listener.start(settings.host, settings.router_port, certificates.context)
-            assert reader.failed is not None
+
+            async def follow() -> None:
+                await following.finish(dead_letters)
+                assert reader.failed is not None
+                await reader.failed
+
             await until_first(
-                reader.failed, reporter.tell_load(), reporter.tell_usage(), certificates.keep(), issuers.keep()
+                follow(), reporter.tell_load(), reporter.tell_usage(), certificates.keep(), issuers.keep()
             )
 
         try:
@@ -124,16 +125,3 @@ class Router:
         """While the last requests end, the table changes and load and usage are told as ever."""
         await stop.wait()
         await listener.drain(self._settings.drain_seconds)
-
-    def _note(self, endpoint: str, _: Message | None) -> None:
-        self._changed.add(endpoint)
-
-    async def _update(self) -> None:
-        """Take what a batch of records changed into the routing table, each endpoint once and as a whole."""
-        gateway = self._gateway
-        assert gateway is not None
-        changed, self._changed = self._changed, set()
-        self._read_at = time.time()
-        for name in changed:
-            desired = self._desired.entries.get(name)
-            gateway.changed(gateway.table.apply(name, desired, self._observed.entries, gateway.loop.time()))

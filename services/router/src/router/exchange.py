@@ -107,7 +107,7 @@ class Exchange:
         if self.refusal is not None:
             self.ids += head.told
             return self._refuse(self.refusal)
-        endpoint = gateway.table.entries.get(head.name)
+        endpoint = gateway.table.find(head.name)
         deployment = choose(head, endpoint, gateway.suffix, self.request_id)
         self.ids += head.told
         if isinstance(deployment, Refusal):
@@ -124,7 +124,7 @@ class Exchange:
         if self.phase is DONE:
             return None
         gateway = self.gateway
-        endpoint = gateway.table.entries.get(self.head.name)
+        endpoint = gateway.table.find(self.head.name)
         if endpoint is not None:
             try:
                 self.refusal = gateway.tokens.check(self.head.authorization, endpoint.route, time())
@@ -467,7 +467,7 @@ class Exchange:
         if self.upload is not None:
             self.upload.drop()
         if deployment is None:
-            endpoint = gateway.table.entries.get(self.head.name)
+            endpoint = gateway.table.find(self.head.name)
             gateway.unrouted[endpoint.route.name if endpoint is not None else "", status] += 1
         else:
             self._deadlines.remove(self)

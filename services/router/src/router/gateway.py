@@ -11,7 +11,7 @@ from router.admission import Limits
 from router.deadlines import Deadlines
 from router.picking import Deployment, Instance
 from router.request_ids import RequestIds
-from router.table import Change, RoutingTable
+from router.table import Change, Endpoint, RoutingTable
 from router.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _COMPLAIN_SECONDS = 10.0
 
 LiveInstance = Instance["UpstreamConnection"]
 LiveDeployment = Deployment["Exchange", "UpstreamConnection"]
+LiveEndpoint = Endpoint["Exchange", "UpstreamConnection"]
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ class Issuers:
 
     def __init__(self, tokens: Tokens, home: Path, authority: Path | None):
         self._tokens, self._file = tokens, jwks_path(home)
-        self._tls = ssl.create_default_context(cafile=str(authority) if authority is not None else None)
+        self._authority = str(authority) if authority is not None else None
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
@@ -80,7 +80,8 @@ class Issuers:
         address = f"{issuer.name.rstrip('/')}/.well-known/openid-configuration"
         try:
             timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
-            async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=self._tls)) as session:
+            tls = ssl.create_default_context(cafile=self._authority)
+            async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=tls)) as session:
                 document = await _document(session, address)
                 if document.get("issuer") != issuer.name:
                     raise ValueError(f"it is of '{document.get('issuer')}', not of '{issuer.name}'")

@@ -12,11 +12,17 @@ _BY = ["endpoint", "deployment"]
 
 class RouterMetrics(Collector):
     """`read_at` gives the time (seconds since 1970) at which the table last took a record from Kafka, `heard_at` when
-    the broker last answered at all."""
+    the broker last answered at all, `waiting` how many endpoints wait to be restored."""
 
-    def __init__(self, gateway: Gateway, read_at: Callable[[], float], heard_at: Callable[[], float | None]):
+    def __init__(
+        self,
+        gateway: Gateway,
+        read_at: Callable[[], float],
+        heard_at: Callable[[], float | None],
+        waiting: Callable[[], int] = lambda: 0,
+    ):
         self._gateway = gateway
-        self._read_at, self._heard_at = read_at, heard_at
+        self._read_at, self._heard_at, self._waiting = read_at, heard_at, waiting
 
     def collect(self) -> Iterator[Metric]:
         """Each metric with its samples."""
@@ -59,6 +65,11 @@ class RouterMetrics(Collector):
             instances.add_metric(key, len(deployment.instances))
         yield from (requests, seconds, turns, handed, retries, mirrored, ejections, in_flight, waiting, instances)
         yield GaugeMetricFamily("endpunkt_router_table_entries", "Endpoints in the table", len(gateway.table.entries))
+        yield GaugeMetricFamily(
+            "endpunkt_router_table_waiting",
+            "Endpoints of the log that nobody has asked for since the start",
+            self._waiting(),
+        )
         yield GaugeMetricFamily(
             "endpunkt_router_table_read_timestamp_seconds", "When the table last took a record", self._read_at()
         )

@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
                 now=self._touched,
                 tokens=gateway.tokens,
                 clock=time,
-                entries=gateway.table.entries,
+                find=gateway.table.find,
                 suffix=gateway.suffix,
                 limits=limits,
             )

@@ -12,6 +12,7 @@ Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from math import gcd
 
 
@@ -21,14 +22,18 @@ def sequence(traffic: Mapping[str, int]) -> tuple[str, ...]:
     Turn j goes, among the deployments that are at least 1/(2n - 2) behind their share of j requests, to the one that
     must be served soonest, so that none ever falls behind by more than 1 - 1/(2n - 2).
     """
-    weights = {name: weight for name, weight in sorted(traffic.items()) if weight > 0}
+    return _sequence(tuple(sorted((name, weight) for name, weight in traffic.items() if weight > 0)))
+
+
+@lru_cache(maxsize=1024)  # thousands of endpoints have a few splits among them
+def _sequence(weights: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
     if not weights:
         return ()
-    unit = gcd(*weights.values())
-    period = sum(weights.values()) // unit
-    shares = {name: Fraction(weight // unit, period) for name, weight in weights.items()}
+    unit = gcd(*(weight for _, weight in weights))
+    period = sum(weight for _, weight in weights) // unit
+    shares = {name: Fraction(weight // unit, period) for name, weight in weights}
     slack = Fraction(1, 2 * len(weights) - 2) if len(weights) > 1 else Fraction(1)
-    served = dict.fromkeys(weights, 0)
+    served = dict.fromkeys(shares, 0)
     picks: list[str] = []
     for turn in range(1, period + 1):
         behind = {name: share * turn - served[name] for name, share in shares.items()}

@@ -7,7 +7,7 @@ of one document and the split of another. What lives on from entry to entry is t
 each deployment's instances, queue and counters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -68,6 +68,8 @@ class RoutingTable(Generic[T, C]):
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Endpoint[T, C]] = {}
+        self.find: Callable[[bytes], Endpoint[T, C] | None] = self.entries.get
+        """A name's entry. Another one stands here while endpoints wait to be read, see `following`."""
         self.deployments: dict[tuple[str, str], Deployment[T, C]] = {}
         self._claims: dict[bytes, dict[str, EndpointDesired]] = {}
         self._removed: set[tuple[str, str]] = set()
