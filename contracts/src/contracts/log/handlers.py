@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.subscriber.usecase import LogicSubscriber
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters, TooManyDeadLetters
+from contracts.log.fetching import FETCH_WAIT_MS, fetch_together
 from contracts.log.records import check_key, record_of
 from contracts.log.settings import GROUP_SESSION, KafkaSettings
-from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued
 from contracts.messages import Message, Problem
 
@@ -26,6 +27,14 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Record, Message], Awaitable[None]]
 OnUndecodable = Callable[[Undecodable], Awaitable[None]]
+
+
+class _CommandBroker(KafkaBroker):
+    async def start(self) -> None:
+        await super().start()
+        for subscriber in self.subscribers:
+            assert isinstance(subscriber, LogicSubscriber)
+            fetch_together(subscriber.consumer)
 
 
 def command_broker(settings: KafkaSettings) -> KafkaBroker:
@@ -40,7 +49,7 @@ def command_broker(settings: KafkaSettings) -> KafkaBroker:
     # It tells of every step of every record; what goes wrong with one is told here.
     logger = logging.getLogger(f"{__name__}.faststream")
     logger.setLevel(logging.ERROR)
-    return KafkaBroker(
+    return _CommandBroker(
         settings.bootstrap_servers.split(","),
         security=security,
         consumer_only=True,

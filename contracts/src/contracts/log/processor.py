@@ -24,10 +24,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Envelope, Record, Undecodable, decode, encode
 from contracts.log.deadletter import DeadLetters
+from contracts.log.fetching import FETCH_WAIT_MS
 from contracts.log.ledger import Ledger, next_offset, reading, restore
 from contracts.log.records import check_partition, record_of
 from contracts.log.settings import GROUP_SESSION, KafkaSettings
-from contracts.log.table import FETCH_WAIT_MS
 from contracts.log.tracing import continued, current_traceparent
 from contracts.messages import Message
 from contracts.topics import topics

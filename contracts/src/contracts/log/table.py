@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters
+from contracts.log.fetching import FETCH_WAIT_MS, fetch_together
 from contracts.log.records import Offset, check_key, key_of, record_of
 from contracts.log.settings import KafkaSettings
 from contracts.messages import Message
@@ -23,10 +24,6 @@ from contracts.topics import topics
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
-
-# The broker answers a fetch as soon as there is a record. But aiokafka has one fetch under way at a time, which leaves
-# out partitions whose last records were not taken within 0.1 s: their next record waits until that fetch ends.
-FETCH_WAIT_MS = 1000
 
 # How long an idle reader sleeps at most; records wake it.
 _IDLE_MS = 5000
@@ -131,6 +128,7 @@ class Reader:
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         await self._consumer.start()
+        fetch_together(self._consumer)
         partitions = [
             TopicPartition(topic, partition) for topic in self._sinks for partition in range(topics()[topic].partitions)
         ]
