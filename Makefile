@@ -39,7 +39,12 @@ $(SYNCED): requirements/workspace.lock $(PROJECTS) | $(UV)
 	@touch $@
 
 .PHONY: setup
-setup: $(SYNCED) ## install everything from the lock files
+setup: $(SYNCED) kafka-jars ## install everything from the lock files
+
+# Whether they are there is asked each time (0.3 s, no JVM): they lie outside the checkout, under their lock's digest.
+.PHONY: kafka-jars
+kafka-jars: $(SYNCED)
+	@$(BIN)/python -m endpunkt_infra.kafka install
 
 .PHONY: lock
 lock: $(UV) ## renew requirements/*.lock
@@ -59,11 +64,12 @@ STACK = $(BIN)/python -m endpunkt_infra.stack --home "$(ENDPUNKT_HOME)"
 INSTALLED = @[ -x $(BIN)/python ] || { echo "nothing is set up here: run make setup" >&2; exit 1; }
 
 .PHONY: demo
-demo: $(SYNCED) ## run the main job as a story, then stop everything
+demo: setup ## run the main job as a story, then stop everything
 	@$(BIN)/python -m endpunkt_infra.demo --home var/demo
 
+# A cluster of your own needs no jars.
 .PHONY: up
-up: $(SYNCED) ## start Kafka and every service, and keep them running
+up: $(if $(strip $(KAFKA_BOOTSTRAP_SERVERS)),$(SYNCED),setup) ## start Kafka and every service, and keep them running
 	@$(STACK) up
 
 .PHONY: down
@@ -89,7 +95,7 @@ clean-state: ## forget topics, keys, artifacts and job outputs
 # Checking it
 
 .PHONY: test
-test: $(SYNCED) ## run every test against real brokers that the tests start
+test: setup ## run every test against real brokers that the tests start
 	$(BIN)/pytest tests/unit tests/contracts tests/simulation tests/integration
 
 .PHONY: test-fast
@@ -115,15 +121,19 @@ schemas: $(SYNCED) ## write contracts/schemas and contracts/asyncapi.yaml from t
 # Measuring it
 
 .PHONY: bench-up
-bench-up: $(SYNCED) ## measure start-up, idle memory and idle CPU
+bench-up: setup ## measure start-up, idle memory and idle CPU
 	@$(BIN)/python bench/up.py
 
 .PHONY: bench-deploy
-bench-deploy: $(SYNCED) ## measure from a command to the first answer, with a warm environment
+bench-deploy: setup ## measure from a command to the first answer, with a warm environment
 	@$(BIN)/python bench/deploy.py
 
+.PHONY: bench-control
+bench-control: $(SYNCED) ## measure from a published command to the enforced split
+	@$(BIN)/python bench/control.py
+
 .PHONY: bench-router
-bench-router: $(SYNCED) ## measure the router beside Envoy, and nginx where it is installed
+bench-router: setup ## measure the router beside Envoy, and nginx where it is installed
 	@$(BIN)/python bench/router.py
 
 .PHONY: bench-runtime

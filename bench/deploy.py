@@ -1,19 +1,29 @@
 """From `endpunkt online-deployment create` to the first 200, in an environment that is built: `make bench-deploy`.
 
 The example's model in an environment of its own. The clock starts when the command starts and stops at the first
-answer; the script's own `init()` is taken off. The parts come from the deployment's events (environment and artifacts
-prepared, process created, ready) and from what the inference server says of itself (imports, `init`, warm-up).
+answer; the script's own `init()` is taken off. The parts follow each other without a gap:
+
+| part | until | said by |
+|---|---|---|
+| command | the provisioner has accepted it | the deployment's first event |
+| artifacts, environment | they lie on this machine | the events Pulled, Built |
+| reconciled | an instance is started | the instance's record |
+| process_start | the server is about to import the script: confinement, Python, the server's own imports | its log |
+| imports, init | the script is imported, has initialised | its log |
+| readiness | it listens and the provisioner has found it ready | the event Ready |
+| routed | the first answer has come, through the router | the client |
 """
 
 import asyncio
+import json
 import re
 import statistics
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from results import write_results
 from rich.console import Console
@@ -52,25 +62,44 @@ async def deploy(client: Client, home: Path, name: str, key: str, body: bytes) -
     path = f"/v1/onlineEndpoints/diabetes/deployments/{name}/events"
     happened = await client.until("the events", lambda: client.get(path), lambda told: "Ready" in reasons(told))
     at = {event["reason"]: datetime.fromisoformat(event["at"]) for event in reversed(happened["value"])}
-    imports, init = told_by_server(home, name)
+    started, server = instance_of(home, name)
     first = min(at.values())
     return {
-        "seconds": (answered - began).total_seconds() - init,
-        "init": init,
+        "seconds": (answered - began).total_seconds() - server.init,
         "command": (first - began).total_seconds(),
         "artifacts": (at.get("Pulled", first) - first).total_seconds(),
         "environment": (at["Built"] - at.get("Pulled", first)).total_seconds(),
-        "imports": imports,
-        "process_start_and_probe": (at["Ready"] - at["Created"]).total_seconds() - init - imports,
+        "reconciled": (started - at["Built"]).total_seconds(),
+        "process_start": (server.began - started).total_seconds(),
+        "imports": server.imports,
+        "init": server.init,
+        "readiness": (at["Ready"] - server.began).total_seconds() - server.imports - server.init,
         "routed": (answered - at["Ready"]).total_seconds(),
     }
 
 
-def told_by_server(home: Path, name: str) -> tuple[float, float]:
-    """Seconds of imports and of `init()`, from the log of the deployment's only instance."""
-    [log] = home.glob(f"instances/diabetes-{name}-*/console.log")
-    [(imports, init)] = re.findall(r"imported in ([\d.]+) s, init\(\) took ([\d.]+) s", log.read_text())
-    return float(imports), float(init)
+class Server(NamedTuple):
+    """What the server says of its start: when it began to import the script, and how long that and `init()` took."""
+
+    began: datetime
+    imports: float
+    init: float
+
+    @classmethod
+    def told(cls, log: str) -> Self:
+        """From its log, whose lines begin with the time (UTC)."""
+        seconds = r"imported in ([\d.]+) s, init\(\) took ([\d.]+) s, the warm-up ([\d.]+) s"
+        [(at, *took)] = re.findall(rf"^([-\d]+ [:,\d]+) .*{seconds}$", log, re.MULTILINE)
+        imports, init, warm_up = map(float, took)
+        ended = datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+        return cls(ended - timedelta(seconds=imports + init + warm_up), imports, init)
+
+
+def instance_of(home: Path, name: str) -> tuple[datetime, Server]:
+    """When the deployment's only instance was started, and what its server says."""
+    [instance] = home.glob(f"instances/diabetes-{name}-*")
+    record = json.loads((instance / "instance.json").read_text())
+    return datetime.fromisoformat(record["started_at"]), Server.told((instance / "console.log").read_text())
 
 
 def reasons(told: Any) -> list[str]:
