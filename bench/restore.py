@@ -18,7 +18,7 @@ from contracts.log import KafkaSettings, Publisher
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.topics import make_topics
 
-RESTORE = Path(__file__).with_name("peers") / "router" / "restore.py"
+RESTART = Path(__file__).with_name("peers") / "router" / "restart.py"
 IN_FLIGHT = 1000
 
 
@@ -62,7 +62,7 @@ def restored(folder: Path, core: int, broker_core: int, endpoints: int, rounds: 
         environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": address}
         for number in range(rounds + 1):
             for who, seconds in took.items():
-                command = [sys.executable, str(RESTORE), who, str(folder / "restored"), str(2 * endpoints)]
+                command = [sys.executable, str(RESTART), who, str(folder / "restored"), str(2 * endpoints)]
                 with pinned(core):
                     ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
                 if number:  # the first round makes the certificates and warms the broker

@@ -1,4 +1,4 @@
-"""`python restore.py bare|router HOME RECORDS`: seconds from a start to every record of the router's topics being read.
+"""`python restart.py bare|router HOME RECORDS`: seconds from a start to every record of the router's topics being read.
 
 KAFKA_BOOTSTRAP_SERVERS names the broker. `bare` is a consumer that does nothing with what it reads; `router` is the
 service, from its start to its open port. Imports are not counted.
