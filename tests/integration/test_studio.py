@@ -474,7 +474,7 @@ async def test_costs(api: Api, publisher: Publisher) -> None:
 
 async def test_dead_letters_of_every_service_are_shown(api: Api, publisher: Publisher) -> None:
     now = datetime.now(UTC)
-    for offset, service in enumerate(("metering", "router")):
+    for offset, service in ((0, "metering"), (0, "metering"), (1, "router")):  # a restarted reader parks it again
         letter = DeadLetter(
             service=service, topic="usage.events", partition=0, offset=offset, record_key=None, headers={},
             value_base64=base64.b64encode(b"x" * 60_000).decode(), reason="no JSON",
@@ -482,7 +482,7 @@ async def test_dead_letters_of_every_service_are_shown(api: Api, publisher: Publ
         )  # fmt: skip
         await publisher.publish(letter, topic=f"deadletter.{service}")
     path = "/v1/deadletters"
-    _, letters = await until(lambda: api("GET", path), lambda answer: len(answer[1]["value"]) == 2)
+    _, letters = await until(lambda: api("GET", path), lambda answer: "router" in str(answer[1]))
     assert [letter["service"] for letter in letters["value"]] == ["router", "metering"]
     assert len(letters["value"][0]["value_base64"]) == 1024
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError
 
 from contracts.log import KafkaSettings, KafkaSettingsError
 from contracts.topics import Topic, topics
@@ -44,7 +45,11 @@ async def _create(admin: Any, missing: list[Topic]) -> list[str]:
     response = await admin.create_topics(
         [NewTopic(topic.name, topic.partitions, -1, {}, topic_configs=topic.config()) for topic in missing]
     )
-    return [f"topic {name}: {message or f'error {code}'}" for name, code, message in response.topic_errors if code]
+    return [
+        f"topic {name}: {message or f'error {code}'}"
+        for name, code, message in response.topic_errors
+        if code not in (0, TopicAlreadyExistsError.errno)  # somebody else makes the same topics at this moment
+    ]
 
 
 async def _add_partitions(admin: Any, present: list[Topic]) -> list[str]:

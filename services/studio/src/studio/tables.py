@@ -122,6 +122,9 @@ class Tables:
     def _on_dead_letter(self, record: Record, message: Message) -> None:
         assert isinstance(message, DeadLetter)
         recent = self._dead_letters.setdefault(record.topic, deque(maxlen=_LETTERS_PER_SERVICE))
+        # A reader of a whole topic parks what it cannot read at each of its starts: a record's latest letter counts.
+        for earlier in [letter for letter in recent if letter.key() == message.key()]:
+            recent.remove(earlier)
         recent.append(message.model_copy(update={"value_base64": message.value_base64[:_LETTER_PREVIEW_BASE64]}))
 
 
