@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from contracts.envelope import Envelope, encode
 from contracts.log.records import Offset
@@ -15,6 +17,8 @@ from contracts.log.tracing import current_traceparent
 from contracts.messages import Message
 
 log = logging.getLogger(__name__)
+
+_ASK_MS = 5000
 
 
 class Publisher:
@@ -26,7 +30,7 @@ class Publisher:
         self._producer: Any = None
 
     async def start(self) -> None:
-        """Connect; raises KafkaConnectionError when no broker answers."""
+        """Connect; raises KafkaConnectionError that says why no broker takes us in."""
         self._producer = AIOKafkaProducer(
             **self._settings.client(),
             enable_idempotence=True,
@@ -34,7 +38,11 @@ class Publisher:
             linger_ms=0,
             max_request_size=8 << 20,
         )
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except KafkaConnectionError as error:
+            await self._producer.stop()
+            raise KafkaConnectionError(await _refusals(self._settings)) from error
 
     async def stop(self, seconds: float = 3.0) -> None:
         """Send what waits, then disconnect. What a Kafka that cannot be reached does not take in time is given up."""
@@ -88,3 +96,17 @@ class Publisher:
 async def _offset(metadata: Any) -> Offset:
     sent = await metadata
     return Offset(sent.topic, sent.partition, sent.offset)
+
+
+async def _refusals(settings: KafkaSettings) -> str:
+    """What each broker says when it is asked again: aiokafka only logs why it could not connect."""
+    client = settings.client()
+    reasons = []
+    for host, port, _ in collect_hosts(client.pop("bootstrap_servers"), randomize=False):
+        try:
+            (await create_conn(host, port, **client, request_timeout_ms=_ASK_MS)).close()
+            reason = "connects, but tells nothing of the cluster"
+        except (KafkaError, OSError, TimeoutError) as error:
+            reason = str(error) or repr(error)
+        reasons.append(f"{host}:{port} by {settings.security_protocol}: {reason}")
+    return f"{'; '.join(reasons)}. Correct KAFKA_BOOTSTRAP_SERVERS, or KAFKA_SECURITY_PROTOCOL and its companions"

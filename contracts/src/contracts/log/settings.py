@@ -46,6 +46,11 @@ class KafkaSettings:
                 for name in ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
                 if not environment.get(name)
             ]
+        if (authorities := environment.get("KAFKA_SSL_CAFILE")) and protocol.endswith("SSL"):
+            try:
+                ssl.create_default_context(cafile=authorities)
+            except OSError as error:  # its text does not name the file
+                problems.append(f"KAFKA_SSL_CAFILE is '{authorities}': give a PEM file of authorities ({error})")
         if problems:
             raise KafkaSettingsError("; ".join(problems))
         return cls(

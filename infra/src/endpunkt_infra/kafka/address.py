@@ -8,10 +8,9 @@ import logging
 import socket
 from collections.abc import Mapping
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from contracts.log import KafkaSettings, KafkaSettingsError
+from contracts.log import KafkaSettings, KafkaSettingsError, Publisher
 from endpunkt_infra.kafka import KafkaUnavailableError
 
 VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
@@ -52,18 +51,14 @@ def external(environ: Mapping[str, str]) -> KafkaSettings | None:
         settings = KafkaSettings.from_environment({**environ, VARIABLE: address})
         asyncio.run(_log_in(settings))
     except (KafkaError, KafkaSettingsError, OSError) as error:
-        raise KafkaUnavailableError(
-            f"{VARIABLE}={address} does not let us in: {error}. Correct KAFKA_SECURITY_PROTOCOL and its companions"
-        ) from error
+        raise KafkaUnavailableError(f"{VARIABLE}={address} does not let us in: {error}") from error
     return settings
 
 
 async def _log_in(settings: KafkaSettings) -> None:
-    admin = AIOKafkaAdminClient(**settings.client(), request_timeout_ms=10_000)
-    try:
-        await admin.start()
-    finally:
-        await admin.close()
+    publisher = Publisher(settings, "endpunkt")
+    await publisher.start()
+    await publisher.stop()
 
 
 def check(address: str, timeout: float = 5.0) -> None:

@@ -16,6 +16,7 @@ import re
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,10 +57,25 @@ class Running:
 class Broker:
     """The broker of one data directory. Any number of these objects, in any processes, may speak of the same one."""
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
-        """`port` 0: that of the last start on this directory, else a free one."""
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int = 0,
+        *,
+        secured: Mapping[str, int] | None = None,
+        properties: Mapping[str, str] | None = None,
+        format_options: Sequence[str] = (),
+    ) -> None:
+        """`port` 0: that of the last start on this directory, else a free one.
+
+        `secured`: further listeners beside the plain one, the port of each by its protocol (such as SASL_SSL), with
+        the `properties` that they need. `format_options` are for Kafka's own format command, such as --add-scram.
+        """
         self.data_dir = data_dir.resolve()
         self._wanted_port = port
+        self._secured = dict(secured or {})
+        self._properties = dict(properties or {})
+        self._format_options = tuple(format_options)
         self._pid_file = self.data_dir / "kafka.pid"
         self._port_file = self.data_dir / "kafka.port"
         self._child: subprocess.Popen[bytes] | None = None
@@ -155,7 +171,7 @@ class Broker:
             f"-Dendpunkt.kafka.log={self.data_dir / 'kafka.log'}",
         )
         if not (self.data_dir / "topics" / "meta.properties").exists():
-            arguments = ("format", "--cluster-id", new_cluster_id(), "--config", str(properties))
+            arguments = ("format", "--cluster-id", new_cluster_id(), "--config", str(properties), *self._format_options)
             formatted = subprocess.run(
                 jvm.command(installation, options, "kafka.tools.StorageTool", *arguments),
                 cwd=self.data_dir,
@@ -188,13 +204,23 @@ class Broker:
 
     def _write_properties(self, port: int) -> Path:
         controller = free_port(besides=port)
+        offered = {"PLAINTEXT": port, **self._secured}
+        listeners = ",".join(f"{protocol}://{HOST}:{number}" for protocol, number in offered.items())
+        protocols = ",".join(f"{protocol}:{protocol}" for protocol in offered)
+        lines = {
+            "listeners": f"{listeners},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
+            "controller.quorum.voters": f"1@{HOST}:{controller}",
+            "log.dirs": str(self.data_dir / "topics"),
+            **self._properties,
+        }
         file = self.data_dir / "server.properties"
+        # Of a name that comes twice, the last counts.
         file.write_text(
             (CONFIG / "server.properties").read_text()
-            + f"\nlisteners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}\n"
-            f"advertised.listeners=PLAINTEXT://{HOST}:{port}\n"
-            f"controller.quorum.voters=1@{HOST}:{controller}\n"
-            f"log.dirs={self.data_dir / 'topics'}\n"
+            + "".join(f"\n{name}={value}" for name, value in lines.items())
+            + "\n"
         )
         return file
 
