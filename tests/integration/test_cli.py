@@ -18,6 +18,7 @@ from contracts.log import DeadLetters, KafkaSettings, Publisher, Reader, Tail
 from contracts.messages import (
     BatchJob,
     CancelBatchJob,
+    DeadLetter,
     FileCounts,
     ScaleDecision,
     StartBatchJob,
@@ -328,6 +329,33 @@ async def test_costs(endpunkt: Command, publisher: Publisher) -> None:
     ]
     bad = await endpunkt("cost", "show", "--from", "noon")
     assert (bad.code, "from: is no ISO 8601 date" in bad.errors) == (1, True)
+
+
+async def test_dead_letters(endpunkt: Command, publisher: Publisher) -> None:
+    assert (await endpunkt("dead-letter", "list")).json == []
+    for offset, service in enumerate(("router", "metering", "router")):
+        letter = DeadLetter(
+            service=service, topic="usage.events", partition=3, offset=offset, record_key="echo/blue", headers={},
+            value_base64="e29vcHM=", reason=f"ce_type: is missing in {offset}", parked_at=NOON + timedelta(days=offset),
+        )  # fmt: skip
+        await publisher.publish(letter, topic=f"deadletter.{service}")
+    async with asyncio.timeout(PATIENCE):
+        while len(letters := (await endpunkt("dead-letter", "list")).json) != 3:
+            pass
+    assert [(letter["offset"], letter["service"]) for letter in letters] == [
+        (2, "router"),
+        (1, "metering"),
+        (0, "router"),
+    ]
+    assert (letters[0]["value_base64"], letters[0]["reason"]) == ("e29vcHM=", "ce_type: is missing in 2")
+    table = (await endpunkt("dead-letter", "list", "--service", "metering", "-o", "table")).output.splitlines()
+    assert [line.split() for line in table[2:]] == [
+        ["2026-11-02T12:00:00Z", "metering", "usage.events", "3", "1", "echo/blue", *letters[1]["reason"].split()]
+    ]
+    assert (await endpunkt("dead-letter", "list", "-s", "studio")).json == []
+    unknown = await endpunkt("dead-letter", "list", "--service", "rooter")
+    assert (unknown.code, unknown.output) == (2, "")
+    assert "there is no service 'rooter'" in unknown.errors
 
 
 async def test_a_file_is_judged_before_anything_is_asked(alone: Command) -> None:

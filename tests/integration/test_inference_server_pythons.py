@@ -1,9 +1,13 @@
-"""The server under each Python that a user's environment may have, as far as this machine has it."""
+"""The server under each Python that a user's environment may have. It is run under those that this machine has; the run
+says which it has not, and the oldest one's grammar is checked on every machine.
+"""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -37,7 +41,30 @@ def found(version: str) -> Path | None:
 
 
 PYTHONS = {version: path for version in VERSIONS if (path := found(version)) is not None}
-PYTHONS[f"{sys.version_info[0]}.{sys.version_info[1]}"] = Path(sys.executable)
+OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PYTHONS[OWN] = Path(sys.executable)
+MODULES = sorted((SOURCE / "inference_server").rglob("*.py"))
+
+
+def test_the_versions_that_are_not_covered_here_are_told() -> None:
+    """In pytest's summary of warnings: one Python is enough to work on Endpunkt, and the run says what that leaves."""
+    assert OWN in PYTHONS
+    for version, python in PYTHONS.items():
+        says = [str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        assert subprocess.run(says, capture_output=True, text=True, check=True).stdout.strip() == version
+    if missing := [version for version in VERSIONS if version not in PYTHONS]:
+        warnings.warn(
+            f"the server was run under Python {', '.join(PYTHONS)} and not under {', '.join(missing)}, which this "
+            "machine has not: install them (pyenv will do) to have them covered",
+            stacklevel=1,
+        )
+
+
+def test_every_module_is_written_in_the_oldest_pythons_grammar() -> None:
+    major, minor = map(int, VERSIONS[0].split("."))
+    assert MODULES
+    for module in MODULES:
+        ast.parse(module.read_text(), str(module), feature_version=(major, minor))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -61,11 +88,7 @@ def test_the_server_runs(tmp_path: Path, version: str, workers: str) -> None:
 @pytest.mark.parametrize("version", PYTHONS)
 def test_every_module_can_be_imported(version: str) -> None:
     """Also those that the server imports only when they are asked for."""
-    names = [
-        ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-        for path in sorted((SOURCE / "inference_server").rglob("*.py"))
-        if path.name != "__init__.py"
-    ]
+    names = [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in MODULES if path.name != "__init__.py"]
     command = [str(PYTHONS[version]), "-c", f"import importlib\nfor name in {names}: importlib.import_module(name)"]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False

@@ -14,6 +14,7 @@ from endpunkt_cli import (
     connection,
     cost,
     data,
+    dead_letter,
     environment,
     job,
     model,
@@ -43,6 +44,7 @@ app.add_typer(code.app, name="code")
 app.add_typer(connection.app, name="connection")
 app.add_typer(autoscale.app, name="autoscale")
 app.add_typer(cost.app, name="cost")
+app.add_typer(dead_letter.app, name="dead-letter")
 
 
 @app.callback()
