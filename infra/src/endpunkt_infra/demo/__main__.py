@@ -5,10 +5,12 @@ import asyncio
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from endpunkt_infra.demo import steps
 from endpunkt_infra.demo.client import Client, DemoFailed
@@ -16,38 +18,55 @@ from endpunkt_infra.demo.story import Story
 from endpunkt_infra.stack.control import StackError, down, up
 from endpunkt_infra.stack.ports import free_ports
 
-_USAGE_AT_ONCE = {"ENDPUNKT_USAGE_SECONDS": "1"}
+_SETTINGS = {"ENDPUNKT_USAGE_SECONDS": "1"}  # usage is told at once
+
+_FAILURES = (DemoFailed, StackError, OSError)
+"""What is told as a failure of the demo. Anything else is a mistake in it, and keeps its traceback."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo under --home; exits with 0 when every figure was as told."""
     parser = argparse.ArgumentParser(prog="endpunkt_infra.demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path("var/demo"))
-    folder = parser.parse_args().home.absolute()
+    folder = parser.parse_args(arguments).home.absolute()
     console = Console()
-    state = folder / "state"
+    state, report_file = folder / "state", folder / "report.json"
     report: dict[str, Any] = {}
     story = Story(console, steps=7)
+    problems: list[Exception] = []
     try:
-        down(state, story.say)
+        report_file.unlink(missing_ok=True)  # of an earlier run: a failed one must leave none
+        _stop(story, state)
         for old in (state, folder / "work"):
             shutil.rmtree(old, ignore_errors=True)
         _tell(story, folder, state, report)
-    except (DemoFailed, StackError) as error:
-        console.print(f"[bold red]the demo failed:[/] {error}", highlight=False, soft_wrap=True)
-        console.print(f"logs: {state / 'logs'}")
-        return 1
+    except _FAILURES as error:
+        problems.append(error)
     finally:
-        down(state, story.say)
-    _write(folder / "report.json", {**report, "seconds": story.seconds})
+        try:
+            _stop(story, state)
+        except _FAILURES as error:
+            problems.append(error)
+    if problems:
+        for problem in problems:
+            console.print("[bold red]the demo failed:[/]", escape(str(problem)), highlight=False, soft_wrap=True)
+        console.print(f"logs: {state / 'logs'}", highlight=False, soft_wrap=True)
+        return 1
+    _write(report_file, {**report, "seconds": story.seconds})
     story.table("What was seen", _summary(report, story))
-    console.print(f"every figure: {folder / 'report.json'}")
+    console.print(f"every figure: {report_file}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _stop(story: Story, state: Path) -> None:
+    with story.waiting("stopping what runs"):
+        down(state, story.say)
 
 
 def _tell(story: Story, folder: Path, state: Path, report: dict[str, Any]) -> None:
     with story.step("start", "Start a real Kafka broker and every service as its own process"):
-        addresses = up(state, free_ports() | _USAGE_AT_ONCE, lambda line: None, alone=True)
+        with story.waiting("until all of them are ready"):
+            addresses = up(state, free_ports() | _SETTINGS, lambda line: None, alone=True)
         story.say(f"Kafka on {addresses['kafka']}, scoring on {addresses['scoring']}")
     asyncio.run(_steps(story, folder / "work", state, addresses, report))
 
@@ -90,4 +109,7 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # everything is stopped by now
+        sys.exit(130)

@@ -75,19 +75,27 @@ class Client:
             sys.executable, "-m", "endpunkt_cli", *arguments, "-o", "json",
             cwd=self._work, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        output, errors = await process.communicate()
+        try:
+            output, errors = await process.communicate()
+        finally:
+            if process.returncode is None:  # canceled, because another command failed
+                process.kill()
+                await process.wait()
         if process.returncode != 0:
             raise DemoFailed(f"endpunkt {' '.join(arguments)} failed:\n{errors.decode(errors='replace')}")
         return json.loads(output) if output.strip() else None
 
     async def get(self, path: str) -> Any:
-        """GET a path of the management API."""
+        """GET a path of the management API. Raises DemoFailed with what went wrong."""
         assert self._http is not None
         headers = {"Authorization": f"Bearer {admin_token(self._home)}"}
-        async with self._http.get(self._management + path, headers=headers) as answer:
-            if answer.status != 200:
-                raise DemoFailed(f"GET {path} answered {answer.status}: {await answer.text()}")
-            return await answer.json()
+        try:
+            async with self._http.get(self._management + path, headers=headers) as answer:
+                if answer.status != 200:
+                    raise DemoFailed(f"GET {path} answered {answer.status}: {await answer.text()}")
+                return await answer.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise DemoFailed(f"GET {path} failed: {error!r}") from error
 
     async def until(
         self, what: str, ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool], seconds: float = 40

@@ -28,10 +28,13 @@ RECOVERY_RATE = 20.0
 
 
 def prepare(story: Story, work: Path) -> bytes:
-    """Copy the example, train its models; returns a scoring request's body."""
+    """Copy the example, train its models; returns a scoring request's body. Raises DemoFailed."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(EXAMPLES, work, ignore=shutil.ignore_patterns("models", "patients", "request.json", "__pycache__"))
-    subprocess.run([sys.executable, "train.py", "."], cwd=work, check=True)
+    with story.waiting("training two models"):
+        done = subprocess.run([sys.executable, "train.py", "."], cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoFailed(f"train.py ended with {done.returncode}:\n{done.stderr}")
     story.say("trained LinearRegression and HistGradientBoostingRegressor on scikit-learn's diabetes data")
     return (work / "request.json").read_bytes()
 
@@ -137,7 +140,7 @@ async def recover(story: Story, client: Client, home: Path, key: str, body: byte
         deployment = await client.get("/v1/onlineEndpoints/diabetes/deployments/blue")
         return [instance for instance in deployment["instances"] if instance["state"] == "Ready"]
 
-    [victim] = await instances()
+    [victim] = await client.until("blue has one ready instance", instances, lambda ready: len(ready) == 1)
     record = json.loads((home / "instances" / victim["id"] / "instance.json").read_text())
     process = ProcessIdentity(**record["process"])
     stop, answers, killed_after = asyncio.Event(), Answers(), 40

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.kafka.broker import Broker
+from endpunkt_infra.kafka.jars import cache_directory
 from endpunkt_infra.services import MODULES
 from endpunkt_infra.stack.leftovers import end, leftovers
 
@@ -47,8 +48,8 @@ class StackState:
 def up(home: Path, environment: dict[str, str], tell: Callable[[str], None], *, alone: bool = False) -> dict[str, str]:
     """Start everything under `home` and return the addresses when all is ready. Running already: only returns them.
 
-    `environment` has settings on top of this process's own. `alone` starts from none of ours: a Kafka that the
-    caller's shell names, or an Endpunkt that it uses, is not meant.
+    `environment` has settings on top of this process's own. `alone` starts from none of ours but the cache: a Kafka
+    that the caller's shell names, or an Endpunkt that it uses, is not meant.
     """
     state = StackState.read(home)
     if state is not None and state.supervisor.alive and state.state == "ready":
@@ -84,8 +85,11 @@ def up(home: Path, environment: dict[str, str], tell: Callable[[str], None], *, 
 
 
 def _inherited(alone: bool) -> dict[str, str]:
-    return {
-        name: value for name, value in os.environ.items() if not (alone and name.startswith(("ENDPUNKT_", "KAFKA_")))
+    if not alone:
+        return dict(os.environ)
+    ours = {name for name in os.environ if name.startswith(("ENDPUNKT_", "KAFKA_"))}
+    return {name: value for name, value in os.environ.items() if name not in ours} | {
+        "ENDPUNKT_CACHE": str(cache_directory())
     }
 
 

@@ -10,13 +10,15 @@ import logging
 import os
 import signal
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from contracts.log import KafkaSettings
 from contracts.shell.files import write_atomically
 from contracts.shell.processes import ProcessIdentity
-from endpunkt_infra.kafka import address
+from endpunkt_infra.kafka import KafkaUnavailableError, address
 from endpunkt_infra.kafka.broker import Broker
 from endpunkt_infra.services import MODULES, ServiceProcess
 from endpunkt_infra.stack.leftovers import end, leftovers
@@ -27,6 +29,44 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _READY_SECONDS = 60.0
+_ALL_ENDS = {"ENDPUNKT_INSTANCES_AT_STOP": "drain"}
+"""No provisioner comes after ours to adopt instances: they end with it."""
+
+
+@dataclass
+class Watched:
+    """Something that is started again when it is gone, each time after a wait of its own.
+
+    `gone` tells how it ended, None while it runs. A `start` that fails counts as one more death.
+    """
+
+    name: str
+    gone: Callable[[], str | None]
+    start: Callable[[], object]
+    clock: Callable[[], float] = time.monotonic
+    restarts: Restarts = field(default_factory=Restarts)
+    _due: float | None = None
+
+    def __post_init__(self) -> None:
+        self.restarts = self.restarts.started(self.clock())
+
+    def look(self) -> None:
+        """Start it again when it is gone and its wait is over."""
+        why = self.gone()
+        if why is None:
+            return
+        now = self.clock()
+        if self._due is None:
+            self.restarts, self._due = self.restarts.died(now)
+            log.error("%s %s; starting it again in %.1f s", self.name, why, self._due - now)
+        elif now >= self._due:
+            self._due = None
+            try:
+                self.start()
+            except (KafkaUnavailableError, OSError) as error:
+                log.error("%s could not be started again: %s", self.name, error)
+            # Only now: a start that failed after a minute is no minute of health.
+            self.restarts = self.restarts.started(self.clock())
 
 
 class Supervisor:
@@ -40,7 +80,7 @@ class Supervisor:
         self._environment = environment
         self._broker: Broker | None = None
         self._services: list[ServiceProcess] = []
-        self._restarts = dict.fromkeys(MODULES, Restarts())
+        self._watched: list[Watched] = []
 
     def run(self) -> int:
         """Start everything, keep it running until SIGTERM or SIGINT, stop it. Returns the exit code."""
@@ -66,7 +106,7 @@ class Supervisor:
         except _Interrupted:
             log.info("stopping")
         except Exception as error:
-            log.exception("Endpunkt did not start")
+            log.exception("Endpunkt failed; stopping all of it")
             self._tell("failed", error=str(error))
             return 1
         finally:
@@ -82,10 +122,11 @@ class Supervisor:
         asyncio.run(make_topics(kafka))
         for name in MODULES:
             service = ServiceProcess(
-                name, self._home, {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, **self._environment}
+                name, self._home, {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, **_ALL_ENDS, **self._environment}
             )
             self._services.append(service)
-            self._launch(service)
+            service.start()
+            self._watched.append(Watched(name, partial(_ended, service), service.start))
         addresses = {"kafka": kafka.bootstrap_servers}
         for service in self._services:
             addresses |= service.wait_ready(_READY_SECONDS)
@@ -97,33 +138,17 @@ class Supervisor:
         if address.named(os.environ) != self._broker.last_address and (cluster := address.external(os.environ)):
             self._broker = None
             return cluster
-        return KafkaSettings(self._broker.start())
-
-    def _launch(self, service: ServiceProcess) -> None:
-        service.start()
-        self._restarts[service.name] = self._restarts[service.name].started(time.monotonic())
+        bootstrap = self._broker.start()
+        # At this very address, or not at all: it is the one that the services know.
+        again = self._broker = Broker(self._home / "kafka", int(bootstrap.rpartition(":")[2]))
+        self._watched.append(Watched("Kafka", lambda: None if again.is_running else "is gone", again.start))
+        return KafkaSettings(bootstrap)
 
     def _watch(self) -> None:
-        """Start again what dies, each after its own wait."""
-        due: dict[str, float] = {}
         while True:
             time.sleep(_LOOK_SECONDS)
-            now = time.monotonic()
-            if self._broker is not None and not self._broker.is_running:
-                log.error("Kafka is gone; starting it again")
-                self._broker.start()
-            for service in self._services:
-                assert service.process is not None
-                code = service.process.poll()
-                if code is None:
-                    continue
-                if service.name not in due:
-                    self._restarts[service.name], due[service.name] = self._restarts[service.name].died(now)
-                    wait = due[service.name] - now
-                    log.error("%s ended with %d; starting it again in %.1f s", service.name, code, wait)
-                elif now >= due[service.name]:
-                    del due[service.name]
-                    self._launch(service)
+            for each in self._watched:
+                each.look()
 
     def _stop(self) -> None:
         # The provisioner drains its instances, so the router goes after it; everyone flushes before Kafka goes.
@@ -141,6 +166,12 @@ class Supervisor:
         assert identity is not None
         told = {"state": state, "addresses": addresses or {}, "error": error, "supervisor": asdict(identity)}
         write_atomically(self._home / "run" / "stack.json", json.dumps(told, indent=2).encode())
+
+
+def _ended(service: ServiceProcess) -> str | None:
+    assert service.process is not None
+    code = service.process.poll()
+    return None if code is None else f"ended with {code}"
 
 
 class _Interrupted(Exception):
