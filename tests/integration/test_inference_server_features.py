@@ -3,12 +3,13 @@ file, sample requests, the data collector."""
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from tests.integration.instances import Serve, servers
+from tests.integration.instances import DEADLINE, Serve, servers
 
 
 @pytest.fixture
@@ -219,6 +220,35 @@ def test_the_data_collector(serve: Serve, tmp_path: Path) -> None:
     assert (given["data"], made["data"]) == ([{"a": 1}], [{"a": 2}])
     assert given["correlationid"] == made["correlationid"] == "10"
     assert (given["xwho"], given["collectdatatype"]) == ("me", f"{pd.DataFrame.__module__}.DataFrame")
+
+
+def test_what_was_collected_is_finished_when_the_drain_time_is_over(serve: Serve, tmp_path: Path) -> None:
+    script = """
+import time
+def init(): pass
+def run(data):
+    if data == "hang":
+        print("hangs")
+        time.sleep(600)
+"""
+    folder = tmp_path / "collected"
+    server = serve(
+        script,
+        ENDPUNKT_COLLECTOR=json.dumps(SETTINGS),
+        ENDPUNKT_COLLECTOR_DIR=str(folder),
+        ENDPUNKT_ENDPOINT="e",
+        ENDPUNKT_DEPLOYMENT="d",
+        ENDPUNKT_DRAIN_SECONDS="0.2",
+    )
+    assert server.ask("POST", "/score", "x")[1] == b"{}"
+    with ThreadPoolExecutor() as threads:
+        hangs = threads.submit(server.ask, "POST", "/score", "hang")
+        server.wait_for_log("hangs")
+        assert server.stop() == 0
+        assert isinstance(hangs.exception(DEADLINE), ConnectionError)
+    assert "The drain time is over with 1 requests unfinished" in server.log
+    assert not list(folder.rglob("*.part"))
+    assert [each["data"] for each in collected(folder, "request")] == ["x"]
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])

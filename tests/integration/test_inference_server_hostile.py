@@ -182,7 +182,7 @@ def test_an_answer_without_an_end_is_cut_off(plain: ServerProcess) -> None:
         ("/score", '{"input_data": {"columns": ["a", "b"], "data": [[[], {}]]}}'),
         ("/score", '{"input_data": {"columns": [["a"], {}], "data": [[1, 2]]}}'),
         ("/score", '{"input_data": {"columns": ["a", "a"], "data": [[1, 2]]}}'),
-        ("/score", '{"input_data": {"columns": ["a", "b"], "index": [1, 2, 3], "data": [[1, 2]]}}'),
+        ("/score", '{"input_data": {"columns": ["a", "b"], "index": [1, 2, 3], "data": [[1, 2], [3, 4]]}}'),
         ("/invocations", '{"dataframe_split": {"columns": 7, "data": "x"}}'),
         ("/invocations", '{"dataframe_records": [1, [2], null]}'),
         ("/invocations", '{"inputs": {"a": [1], "b": [1, 2]}}'),

@@ -152,6 +152,20 @@ def test_a_worker_that_dies_is_replaced(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+def test_workers_that_die_again_and_again_end_the_instance(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("from inference_server import deaths\ndeaths.FIRST_WAIT_SECONDS = 0\n")
+    server = serve(PYTHONPATH=str(tmp_path))
+    for died in range(7):
+        wait_for_workers(server, 2 + died)
+        os.kill(children(server.process.pid)[0], signal.SIGKILL)
+    assert server.wait() == 4
+    status = server.status()
+    assert (status["state"], status["code"]) == ("failed", "InternalServerError")
+    assert "died again and again, the last one, " in status["message"]
+    assert "by signal 9: the machine's or the instance's memory was probably used up" in status["message"]
+    assert server.log.count("another one is started") == 6
+
+
 def test_a_worker_that_is_silent_is_replaced(serve: Serve) -> None:
     server = serve(WORKER_TIMEOUT="1")
     wait_for_workers(server, 2)
@@ -200,6 +214,32 @@ def test_a_worker_that_takes_too_long_to_start(serve: Serve) -> None:
     assert server.wait() == 3
     assert "took longer to start" in server.status()["message"]
     assert "in init" in server.log  # its stack
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "where"),
+    [
+        ("import time\ndef init(): time.sleep(600)\ndef run(data): ...", {"WORKER_COUNT": "1"}, "in init"),
+        ("import time; time.sleep(600)", {"WORKER_COUNT": "1"}, "in <module>"),
+        ("import time; time.sleep(600)", {"WORKER_PRELOAD": "true"}, "in <module>"),
+    ],
+)
+def test_a_process_that_nothing_watches_and_that_takes_too_long_to_start(
+    serve: Serve, script: str, variables: dict[str, str], where: str
+) -> None:
+    server = serve(script, WORKER_TIMEOUT="1", **variables)
+    assert server.wait() == 3
+    status = server.status()
+    assert (status["state"], status["code"]) == ("failed", "UserScriptInitFailed")
+    assert "took longer than 1 s (WORKER_TIMEOUT)" in status["message"]
+    assert f'score.py", line {script.count(chr(10)) or 1} {where}' in server.log  # its stack
+
+
+def test_a_start_in_time_is_not_cut_short(serve: Serve) -> None:
+    slow = "import time\ndef init(): ...\ndef run(data): time.sleep(1.5); return 'slept'"
+    server = serve(slow, WORKER_COUNT="1", WORKER_TIMEOUT="1")
+    assert server.ask("POST", "/score", "x")[1] == b'"slept"'
+    assert server.stop() == 0
 
 
 def test_draining_finishes_what_is_in_flight(serve: Serve) -> None:

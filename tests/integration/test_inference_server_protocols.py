@@ -175,12 +175,49 @@ def test_the_v2_protocol(serve: Serve) -> None:
             tensor("word", "BYTES", [1], ["w"]),
         ],
     }
-    for path in ("/v2/models/blue/infer", "/v2/models/blue/versions/1/infer", "/score"):
+    for path in ("/v2/models/blue/infer", "/v2/models/blue/versions/1/infer"):
         assert server.post(path, body, X_Word="w") == (200, expected)
     only = {**body, "outputs": [{"name": "word"}]}
-    assert server.post("/score", only, X_Word="w")[1]["outputs"] == expected["outputs"][2:]
+    assert server.post("/v2/models/blue/infer", only, X_Word="w")[1]["outputs"] == expected["outputs"][2:]
     status, answer = server.post("/v2/models/blue/infer", {"inputs": [tensor("x", "FP32", [3], [1, 2])]})
     assert (status, answer) == (400, {"error": "input 'x': 2 elements do not make the shape [3], which has 3"})
+
+
+def exchanged(server: ServerProcess, method: str, path: str, body: str | None = None) -> tuple[object, ...]:
+    """An answer without what differs from one to the next."""
+    response, answer = server.ask(method, path, body, x_request_id="R")
+    changes = ("date", "x-ms-run-fn-exec-ms")
+    return response.status, [field for field in response.getheaders() if field[0].lower() not in changes], answer
+
+
+EITHER = "def init(): ...\ndef run(data): return {'got': data if isinstance(data, str) else sorted(data)}\n"
+BODY = json.dumps({"inputs": [tensor("x", "FP32", [1], [1])]})
+
+
+def test_the_v2_protocol_comes_beside_azures(serve: Serve) -> None:
+    plain, both = serve(EITHER), serve(EITHER, ENDPUNKT_PROTOCOL="v2")
+    for method, path, body in [
+        ("POST", "/score", BODY),
+        ("GET", "/score?a=1&a=2", None),
+        ("OPTIONS", "/score", None),
+        ("DELETE", "/score", None),
+        *(("GET", f"/swagger.json?version={version}", None) for version in ("2", "3", "3.1", "4")),
+        ("GET", "/", None),
+    ]:
+        assert exchanged(both, method, path, body) == exchanged(plain, method, path, body)
+    assert both.post("/score", 7) == (200, {"got": "7"})
+    status, answer = both.post("/v2/models/deployment/infer", json.loads(BODY))
+    assert (status, answer["outputs"]) == (200, [tensor("got", "BYTES", [1], ["x"])])
+    assert plain.ask("GET", "/v2")[0].status == 404
+
+
+@pytest.mark.parametrize(("sample", "got"), [(BODY, "dict"), ('{"inputs": [1]}', "str"), ("[", "str")])
+def test_a_sample_warms_up_the_protocol_that_it_is_for(serve: Serve, tmp_path: Path, sample: str, got: str) -> None:
+    (tmp_path / "sample.json").write_text(sample)
+    script = "def init(): ...\ndef run(data): print('a sample as', type(data).__name__); return [1]\n"
+    server = serve(script, ENDPUNKT_PROTOCOL="v2", ENDPUNKT_WARMUP_FILE=str(tmp_path / "sample.json"))
+    server.wait_for_log("ready for serving traffic")
+    assert server.log.count("a sample as") == server.log.count(f"a sample as {got}") == 1
 
 
 def test_binary_tensors(serve: Serve) -> None:
@@ -228,3 +265,5 @@ def test_an_mlflow_model_with_the_v2_protocol(serve: Serve, model: Path) -> None
     status, answer = server.post("/v2/models/blue/infer", {"inputs": columns[:1]})
     assert (status, "missing inputs ['b']" in answer["error"]) == (400, True)
     assert server.post("/invocations", {"dataframe_split": SPLIT})[0] == 200
+    assert server.post("/score", {"input_data": SPLIT}) == (200, about([2.0, 2.5]))
+    assert server.get("/swagger.json")[1]["definitions"]["ServiceInput"]["properties"]["input_data"]

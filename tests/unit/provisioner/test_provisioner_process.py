@@ -1,29 +1,20 @@
 """The process compute, with real processes: started with what they are given, watched, adopted, ended."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts.messages import (
-    CodeConfiguration,
-    DeploymentError,
-    OnlineDeploymentSpec,
-    Probe,
-)
 from contracts.shell.processes import ProcessIdentity
-from provisioner.compute.probes import ask, probe
 from provisioner.compute.process import NotStarted
 from provisioner.compute.records import InstanceFolder
 from provisioner.compute.use import Sessions
-from provisioner.core.failures import NOTHING_LISTENS
 from provisioner.core.lifecycle import Place
 
 PLACE = Place("shop", "blue", 3, 0)
@@ -37,6 +28,22 @@ def init():
     child.stdout.readline()
     open("child", "w").write(str(child.pid))
 def run(data): return child.pid
+"""
+
+COLLECTS_AND_DIES = """
+import os, signal
+from pathlib import Path
+from azureml.ai.monitoring import Collector
+class DataFrame:
+    def to_json(self, orient): return '["kept"]'
+def init():
+    global inputs
+    inputs = Collector(name="inputs")
+def run(data):
+    inputs.collect(DataFrame())
+    while not (written := [p for p in Path("collected").rglob("*.part") if p.stat().st_size]): pass
+    written[0].open("ab").write(b'{"torn')
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -117,6 +124,21 @@ async def test_the_end_of_an_instance_is_told_with_its_code_and_takes_its_childr
     assert await asyncio.to_thread(left.wait, PATIENCE)
 
 
+async def test_what_a_killed_instance_collected_is_kept(home: Any, tmp_path: Path) -> None:
+    collector = {"rolling_rate": "minute", "collections": {"inputs": {}}}
+    process, ended = home.start(home.template(COLLECTS_AND_DIES, data_collector=collector))
+    await home.answered(process)
+    with pytest.raises(ConnectionResetError):
+        await home.score(process, 1)
+    assert (await asyncio.wait_for(ended, PATIENCE)).code == -9
+    assert home.compute.fetch_collected(process) == 0
+    home.compute.discard(process, keep_console=False)
+    [kept] = (path for path in (tmp_path / "data").rglob("*") if path.is_file())
+    assert [json.loads(line)["data"] for line in kept.read_text().splitlines()] == [["kept"]]
+    place = kept.relative_to(tmp_path / "data" / "shop" / "blue" / "inputs").parts
+    assert (len(place), kept.suffix) == (6, ".jsonl")
+
+
 async def test_a_session_is_measured_with_its_children(home: Any) -> None:
     process, _ = home.start(home.template(CHILDREN))
     await home.answered(process)
@@ -183,88 +205,3 @@ def test_the_log_is_bounded_and_its_end_is_kept(tmp_path: Path) -> None:
     assert folder.last_lines(5, 7) == ["bbafter"]
     folder.keep_console(tmp_path / "kept" / "log")
     assert (tmp_path / "kept" / "log").read_bytes() == folder.log_tail()
-
-
-# Probes
-
-
-@asynccontextmanager
-async def answering(respond: Callable[[], bytes | None]) -> AsyncIterator[str]:
-    """An instance that answers with what `respond()` gives, or stays silent."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if (answer := respond()) is not None:
-            writer.write(answer)
-            writer.close()
-        else:
-            silent.append(writer)
-
-    silent: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    try:
-        yield f"{host}:{port}"
-    finally:
-        for writer in silent:
-            writer.close()
-        server.close()
-        await server.wait_closed()
-
-
-@pytest.mark.parametrize(
-    ("answer", "failure"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
-        (b"HTTP/1.1 503 Busy\r\n\r\n", "the answer was HTTP/1.1 503 Busy"),
-        (b"", "the answer was nothing"),
-        (b"x" * 100_000, "no answer: "),
-        (None, "no answer within 0.2 s"),
-    ],
-)
-async def test_a_question_and_its_answers(answer: bytes | None, failure: str | None) -> None:
-    async with answering(lambda: answer) as address:
-        told = await ask(address, 0.2)
-    assert (told is None) == (failure is None)
-    assert failure is None or (told is not None and told.startswith(failure))
-    assert await ask(address, 0.2) == NOTHING_LISTENS
-
-
-def spec(**probes: Probe) -> OnlineDeploymentSpec:
-    configuration = CodeConfiguration(code="/src", scoring_script="score.py")
-    return OnlineDeploymentSpec(code_configuration=configuration, **probes)
-
-
-async def probed(
-    address: str, settings: OnlineDeploymentSpec, folder: Path, ready: bool = False
-) -> tuple[int, list[DeploymentError]]:
-    """How often it became ready, and why it was condemned."""
-    times, errors = [], list[DeploymentError]()
-    watching = probe(address, InstanceFolder(folder), lambda: settings, ready, lambda: times.append(1), errors.append)
-    await asyncio.wait_for(watching, PATIENCE)
-    return len(times), errors
-
-
-async def test_an_instance_that_never_answers_is_given_up_after_azures_time(tmp_path: Path) -> None:
-    (tmp_path / "console.log").write_text("still loading\n")
-    never = spec(readiness_probe=Probe(initial_delay=0, period=1, failure_threshold=1, timeout=1))
-    async with answering(lambda: b"HTTP/1.1 500 No\r\n\r\n") as address:
-        ready, (error,) = await probed(address, never, tmp_path)
-    assert (ready, error.code, error.log_tail) == (0, "ResourceNotReady", ("still loading",))
-    assert "within 1 s" in error.message
-
-
-async def test_a_ready_instance_that_stops_answering_is_given_up_after_failures_in_a_row(tmp_path: Path) -> None:
-    answers = iter([b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 No\r\n\r\n"])
-    quick = Probe(initial_delay=0, period=1, failure_threshold=1, timeout=1)
-    async with answering(lambda: next(answers)) as address:
-        ready, (error,) = await probed(address, spec(liveness_probe=quick, readiness_probe=quick), tmp_path)
-    assert ready == 1
-    assert error.message == "the liveness probe failed 1 times in a row, the last: the answer was HTTP/1.1 500 No"
-
-
-async def test_an_adopted_instance_is_not_asked_whether_it_is_ready(tmp_path: Path) -> None:
-    quick = Probe(initial_delay=0, period=1, failure_threshold=1, timeout=1)
-    async with answering(lambda: b"HTTP/1.1 500 No\r\n\r\n") as address:
-        ready, (error,) = await probed(address, spec(liveness_probe=quick), tmp_path, ready=True)
-    assert (ready, error.code) == (0, "ResourceNotReady")

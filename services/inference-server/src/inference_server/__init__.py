@@ -18,7 +18,8 @@ Installed into the user's own environment, so it depends on the standard library
 | `workers` | which thread calls `run()`, in which order, and how a late one is stopped |
 | `connection`, `server` | connections, readiness and draining |
 | `loop`, `relay` | which thread turns the loop of sockets |
-| `processes`, `seats` | several worker processes, and which of them takes a connection |
+| `processes`, `deaths`, `seats` | several worker processes, when one is replaced, and which takes a connection |
+| `start_limit` | when a start has taken too long |
 | `compat` | which of Azure's modules a script can import |
 | `batch`, `rows` | the mini-batch worker and the rows that it returns |
 """

@@ -1,12 +1,14 @@
 """`python -m inference_server [--fd N | --host H --port P]`: serves one script over HTTP.
 
-Exit codes: 0 after draining, 2 for bad arguments, 3 for settings or a script that cannot be served (the reason is on
-stderr and in ENDPUNKT_STATUS_FILE), 143 or 130 at a second signal.
+Exit codes: 0 after draining, 2 for bad arguments, 3 for settings or a script that cannot be served, 4 where worker
+processes died again and again (the reason of 3 and 4 is on stderr and in ENDPUNKT_STATUS_FILE), 143 or 130 at a second
+signal.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import os
@@ -24,6 +26,7 @@ from inference_server.routes import Model
 from inference_server.scoring import Scorer, Scoring
 from inference_server.server import Server
 from inference_server.settings import Settings, SettingsError
+from inference_server.start_limit import limited
 from inference_server.status import StatusFile
 
 log = logging.getLogger("inference_server")
@@ -53,7 +56,8 @@ def main(arguments: list[str]) -> int:
     loaded: Loaded | None = None
     if settings.worker_preload:
         try:
-            loaded = _load(settings)
+            with limited(settings.worker_timeout_seconds, _failer(status)):
+                loaded = _load(settings)
         except _REFUSALS as error:
             return _refused(error, settings, _failer(status))
 
@@ -91,15 +95,16 @@ def _serve(
 ) -> int:
     """Serves in this process until it has drained; the exit code."""
     try:
-        began = time.perf_counter()
-        model, watched = loaded or _load(settings)
-        replies = Replies(settings.server_version, settings.cors_origins)
-        routes = model.routes(settings)
-        scoring = Scoring(routes, replies, settings.scoring_timeout_ms, settings.max_response_bytes, watched)
-        imported = time.perf_counter()
-        model.initialise()
-        initialised = time.perf_counter()
-        warm_up.run(scoring, settings)
+        with _start_limit(settings, link, failed):
+            began = time.perf_counter()
+            model, watched = loaded or _load(settings)
+            replies = Replies(settings.server_version, settings.cors_origins)
+            routes = model.routes(settings)
+            scoring = Scoring(routes, replies, settings.scoring_timeout_ms, settings.max_response_bytes, watched)
+            imported = time.perf_counter()
+            model.initialise()
+            initialised = time.perf_counter()
+            warm_up.run(scoring, settings)
     except _REFUSALS as error:
         return _refused(error, settings, failed)
     seconds = (imported - began, initialised - imported, time.perf_counter() - initialised)
@@ -109,6 +114,15 @@ def _serve(
         link.attach(server)
     server.run()
     return 0
+
+
+def _start_limit(
+    settings: Settings, link: Link | None, failed: Callable[[str, str], None]
+) -> contextlib.AbstractContextManager[None]:
+    """A worker is watched by the process that forked it; a person at a debugger takes any time."""
+    if link is not None or settings.debug_port is not None:
+        return contextlib.nullcontext()
+    return limited(settings.worker_timeout_seconds, failed)
 
 
 def _refused(error: SettingsError | script.ScriptError, settings: Settings, failed: Callable[[str, str], None]) -> int:

@@ -9,8 +9,8 @@ taken too, as is `text/csv`.
 `instances` and `inputs`, beside `params`; `text/csv`; answered with `{"predictions": …}`. `GET /ping`, `/health`,
 `/version` as there.
 
-With `ENDPUNKT_PROTOCOL=v2`, the v2 protocol: an input is a column or a named tensor of the signature; a lone tensor
-stands for all columns in their order (shape [n, columns]) or for the unnamed input.
+With `ENDPUNKT_PROTOCOL=v2`, the v2 protocol beside them: an input is a column or a named tensor of the signature; a
+lone tensor stands for all columns in their order (shape [n, columns]) or for the unnamed input.
 
 Input that the signature refuses is answered with 400 and mlflow's reason. Only functions that mlflow has had since
 2.0 are used, and `mlflow.pyfunc.scoring_server` is not imported, as that wants more packages than mlflow-skinny has.
@@ -32,7 +32,7 @@ from inference_server.http import Request
 from inference_server.inputs import Arguments, InputError, passed_through
 from inference_server.request import mimetype
 from inference_server.response import AMLResponse
-from inference_server.routes import Call, Routes, fixed
+from inference_server.routes import Call, Page, Routes, fixed
 from inference_server.script import ScriptError, said
 from inference_server.settings import Settings
 from inference_server.swagger import Interface
@@ -81,18 +81,21 @@ class MlflowModel:
         log.info("The MLflow model is loaded")
 
     def routes(self, settings: Settings) -> Routes:
-        if settings.protocol == "v2":
-            from inference_server import v2
-
-            routes = v2.routes(settings, "mlflow", self._predict_tensors, self._tensors)
-        else:
-            score = Call(self._parse_score, lambda **data: self._answer(self._predict(**data)))
-            routes = Routes({"/score": score}, {"/swagger.json": swagger.page(settings, self._interface)})
+        score = Call(self._parse_score, lambda **data: self._answer(self._predict(**data)))
         invoke = Call(self._parse_invocation, lambda **data: self._answer({"predictions": self._predict(**data)}))
-        routes.calls["/invocations"] = invoke
-        routes.pages["/ping"] = routes.pages["/health"] = fixed(JSON, b"\n")
-        routes.pages["/version"] = lambda request: (JSON, str(self._mlflow.__version__).encode())
-        return routes
+        ping = fixed(JSON, b"\n")
+        pages: dict[str, Page] = {
+            "/swagger.json": swagger.page(settings, self._interface),
+            "/ping": ping,
+            "/health": ping,
+            "/version": lambda request: (JSON, str(self._mlflow.__version__).encode()),
+        }
+        routes = Routes({"/score": score, "/invocations": invoke}, pages)
+        if settings.protocol != "v2":
+            return routes
+        from inference_server import v2
+
+        return routes.beside(v2.routes(settings, "mlflow", self._predict_tensors, self._tensors))
 
     def _interface(self) -> Interface:
         example = None

@@ -40,6 +40,12 @@ def use(collections: Collections, files: CollectedFiles) -> None:
     _collections, _files = collections, files
 
 
+def close() -> None:
+    """Finishes what was collected; for exits that call no exit handlers."""
+    if _files is not None:
+        _files.close()
+
+
 class CorrelationContext:
     """What belongs together: the id of a request, when it was, and what else is told of it."""
 

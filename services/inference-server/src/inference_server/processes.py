@@ -4,14 +4,14 @@ The process that was started loads nothing (or, with `WORKER_PRELOAD`, imports t
 Each worker calls `init()` and serves by itself, all of them accepting from the same listener. This process:
 
 - tells that the instance is ready when all workers are;
-- replaces a worker that ends or falls silent;
+- replaces a worker that ends or falls silent, and ends everything with exit code 4 when that is in vain (`deaths`);
 - ends everything with exit code 3 when a worker cannot start, for the next one could not either;
 - ends when its workers have drained. It tells them by closing a pipe, which also happens when it is killed.
 
 `WORKER_TIMEOUT` is how long a worker may take to start, and how long it may then be silent: its loop, not its `run()`,
 gives the sign of life, so a long call is no silence (`SCORING_TIMEOUT_MS` bounds calls). A process that holds the
-interpreter's lock, or is stopped, is silent. With one worker there is no second process and nothing watches but the
-instance's probes, which see the same.
+interpreter's lock, or is stopped, is silent. With one worker there is no second process: `start_limit` bounds its
+start, and then nothing watches but the instance's probes, which see the same.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from inference_server.deaths import Deaths
 from inference_server.loop import READ, Loop
 from inference_server.seats import Row, Seats
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from inference_server.server import Server
 
 FAILED = 3  # the exit code of a process whose script cannot be served
-YOUNG_SECONDS = 1.0  # a worker that does not live as long is replaced after as long
+DYING = 4  # of one whose workers died again and again
 LAST_WORDS_SECONDS = 1.0  # for a silent worker to write its stacks before it is killed
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
@@ -88,7 +89,6 @@ class _Worker:
         self.pipe = pipe
         self.ready = False
         self.heard = time.monotonic()  # started, or last heard of
-        self.became_ready = 0.0
         self.unread = b""
         self.aborted = False
 
@@ -117,6 +117,7 @@ class Processes:
         self._life, self._end_of_life = os.pipe()
         self._workers: dict[int, _Worker] = {}
         self._told_ready = False
+        self._deaths = Deaths(count)
         self._code: int | None = None  # set: no worker is started any more
 
     def run(self) -> int:
@@ -174,7 +175,6 @@ class Processes:
                 self._give_up(said["code"], said["message"])
             elif said == "ready":
                 worker.ready = True
-                worker.became_ready = worker.heard
         if not self._told_ready and len(self._workers) == self._count and all(w.ready for w in self._workers.values()):
             self._told_ready = True
             self._ready()
@@ -207,9 +207,19 @@ class Processes:
                 text = f"The worker process {worker.pid} ended {how} before it was ready"
                 self._give_up("UserScriptInitFailed", text)
                 continue
-            log.error("The worker process %d ended %s; another one is started.", worker.pid, how)
-            young = time.monotonic() - worker.became_ready < YOUNG_SECONDS
-            self._loop.later(YOUNG_SECONDS if young else 0, self._start)
+            wait = self._deaths.wait_after(time.monotonic())
+            if wait is None:
+                text = f"Worker processes died again and again, the last one, {worker.pid}, {how}"
+                hint = (
+                    ": the machine's or the instance's memory was probably used up"
+                    if code == -signal.SIGKILL and not worker.aborted
+                    else ""
+                )
+                self._give_up("InternalServerError", text + hint, DYING)
+                continue
+            after = f" after {wait:g} s" if wait else ""
+            log.error("The worker process %d ended %s; another one is started%s.", worker.pid, how, after)
+            self._loop.later(wait, self._start)
 
     def _hear_all(self, worker: _Worker) -> None:
         """Its last words. Its own children may still hold the pipe, so its end is not waited for."""
@@ -226,8 +236,8 @@ class Processes:
         now = time.monotonic()
         silent = {pid: w for pid, w in self._workers.items() if now - w.heard >= self._timeout_seconds}
         for worker in silent.values():
-            what = "was silent" if worker.ready else "took longer to start"
-            text = f"The worker process {worker.pid} {what} for {self._timeout_seconds:g} s (WORKER_TIMEOUT)"
+            what = "was silent for" if worker.ready else "took longer to start than"
+            text = f"The worker process {worker.pid} {what} {self._timeout_seconds:g} s (WORKER_TIMEOUT)"
             log.critical(text)
             worker.heard = now
             worker.aborted = True
@@ -239,11 +249,11 @@ class Processes:
         oldest = min((worker.heard for worker in self._workers.values()), default=now)
         self._loop.later(max(0.0, oldest + self._timeout_seconds - time.monotonic()), self._look)
 
-    def _give_up(self, code: str, message: str) -> None:
+    def _give_up(self, code: str, message: str, exit_code: int = FAILED) -> None:
         if self._code is None:
             log.error(message)
             self._failed(code, message)
-            self._end(FAILED)
+            self._end(exit_code)
 
     def _end(self, code: int) -> None:
         """Workers that serve drain; those that start have nothing to finish."""

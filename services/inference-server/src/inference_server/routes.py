@@ -38,6 +38,9 @@ class Routes:
     calls: dict[str, Call] = field(default_factory=dict)
     pages: dict[str, Page] = field(default_factory=dict)
 
+    def beside(self, others: Routes) -> Routes:
+        return Routes({**self.calls, **others.calls}, {**self.pages, **others.pages})
+
 
 class Model(Protocol):
     """What a server serves: a script or an MLflow model."""

@@ -91,20 +91,20 @@ class Script:
             raise ScriptError("BadArgument", f"{self.path}: {error}") from None
 
     def routes(self, settings: Settings) -> Routes:
-        """`/score` and `/swagger.json`. Raises ScriptError."""
-        if settings.protocol == "v2":
-            from inference_server import v2
-
-            self.input_parser()
-            try:
-                predict = v2.script_predict(self.run, self.raw_http, self.schema_decorated)
-            except SignatureError as error:
-                raise ScriptError("BadArgument", f"{self.path}: {error}") from None
-            return v2.routes(settings, "python", predict, lambda: {"inputs": [], "outputs": []})
+        """`/score` and `/swagger.json`, beside them the v2 protocol's if that is asked for. Raises ScriptError."""
         methods = SCORE_METHODS if self.raw_http else ("GET", "POST")
         run = refusing_unfit_input(self.run) if self.schema_decorated else self.run
         score = Call(self.input_parser(), run, frozenset(methods), SCORE_METHODS)
-        return Routes({"/score": score}, {"/swagger.json": swagger.page(settings, self.interface)})
+        routes = Routes({"/score": score}, {"/swagger.json": swagger.page(settings, self.interface)})
+        if settings.protocol != "v2":
+            return routes
+        from inference_server import v2
+
+        try:
+            predict = v2.script_predict(self.run, self.raw_http, self.schema_decorated)
+        except SignatureError as error:
+            raise ScriptError("BadArgument", f"{self.path}: {error}") from None
+        return routes.beside(v2.routes(settings, "python", predict, lambda: {"inputs": [], "outputs": []}))
 
     def interface(self) -> swagger.Interface:
         """The schemas of `run()`'s decorators, if it has any."""

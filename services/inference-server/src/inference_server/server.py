@@ -152,12 +152,12 @@ class Server:
         # From here the main thread ends the process, unless the script holds it up with a run() that was given up
         # or with threads and exit handlers of its own.
         time.sleep(max(0, self._deadline - time.monotonic()))
-        os._exit(0)
+        _exit(0)
 
     @staticmethod
     def _fail() -> None:
         log.critical("The HTTP server failed: %s", traceback.format_exc())
-        os._exit(1)
+        _exit(1)
 
     def _listen(self) -> None:
         if not self.draining:
@@ -238,7 +238,7 @@ class Server:
     def _give_up(self) -> None:
         unfinished = sum(connection.busy for connection in self.connections)
         log.error("The drain time is over with %d requests unfinished; exiting.", unfinished)
-        os._exit(0)
+        _exit(0)
 
     def _end(self) -> None:
         log.info("Drained; exiting.")
@@ -251,3 +251,11 @@ class Server:
             log.error("run() did not finish within %d ms", self._settings.scoring_timeout_ms)
             job.owner.finish(job, self.scoring.timed_out(job.request))
         self.loop.later(self.workers.next_deadline(now) - now, self._watch)
+
+
+def _exit(code: int) -> None:
+    """Without exit handlers, which may be the script's and may hang; what was collected is finished all the same."""
+    from inference_server import monitoring
+
+    monitoring.close()
+    os._exit(code)

@@ -36,7 +36,7 @@ class Settings:
     send_timeout_seconds: float  # a client that takes nothing of a stream for this long is dropped
     server_version: str
     worker_count: int = 1  # processes, each with an init() of its own; always one under a debugger
-    worker_timeout_seconds: float = 300  # for a worker process to start, and to be silent, see `processes`
+    worker_timeout_seconds: float = 300  # to start; and for one of several workers to be silent, see `processes`
     worker_preload: bool = False  # import the script once, before the worker processes are forked
     max_response_bytes: int = 100 * 2**20  # of an answer, streamed or not
     service_name: str = "ML service"  # this, version and prefix stand in /swagger.json

@@ -1,8 +1,9 @@
-"""The Open Inference Protocol v2 (REST), for deployments with `ENDPUNKT_PROTOCOL=v2`.
+"""The Open Inference Protocol v2 (REST), for deployments with `ENDPUNKT_PROTOCOL=v2`. It comes beside Azure's routes:
+`/score` and `/swagger.json` are as without it.
 
 `GET /v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models`, `/v2/models/<m>` and `/v2/models/<m>/ready`;
-`POST /v2/models/<m>/infer`; the last three also below `/versions/1`. `<m>` is the deployment's name. `POST /score`
-takes and gives the same documents, as it is the path that routers, warm-ups and clients of the endpoint know.
+`POST /v2/models/<m>/infer`; the last three also below `/versions/1`. `<m>` is the deployment's name. A warm-up's sample
+that is an inference request goes to `/v2/models/<m>/infer`, every other one to `/score`.
 
 What a script's `run()` gets: its first parameter a dict of input name to numpy array (nested lists where the
 environment has no numpy; elements of BYTES are str, or bytes when they came in binary). With `@input_schema` each
@@ -15,7 +16,7 @@ numpy's arrays, and BOOL, INT64, FP64 and BYTES for Python's bool, int, float an
 an answer's JSON; binary data keeps them.
 
 The binary tensor data extension is understood in both directions. Errors below `/v2` are `{"error": …}`, with 400 for
-a bad tensor; those of `/score` are `{"message": …}` as ever.
+a bad tensor.
 """
 
 from __future__ import annotations
@@ -64,12 +65,26 @@ def routes(settings: Settings, platform: str, predict: Predict, tensors: Callabl
         "/v2/health/ready": fixed(_JSON, _dump({"ready": True})),
         "/v2/models": fixed(_JSON, _dump({"models": [name]})),
     }
-    calls = {"/score": call}
-    for path in (f"/v2/models/{quote(name)}", f"/v2/models/{quote(name)}/versions/{VERSION}"):
+    calls = {}
+    for path in (_model_path(settings), f"{_model_path(settings)}/versions/{VERSION}"):
         pages[path] = model
         pages[f"{path}/ready"] = ready
         calls[f"{path}/infer"] = call
     return Routes(calls, pages)
+
+
+def sample_path(settings: Settings, body: bytes) -> str:
+    """Where a sample request belongs."""
+    try:
+        inputs = json.loads(body)["inputs"]
+        tensors = bool(inputs) and all({"name", "datatype", "shape"} <= set(each) for each in inputs)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        tensors = False
+    return f"{_model_path(settings)}/infer" if tensors else "/score"
+
+
+def _model_path(settings: Settings) -> str:
+    return f"/v2/models/{quote(settings.deployment)}"
 
 
 def script_predict(run: Callable[..., Any], raw: bool, schema: bool) -> Predict:

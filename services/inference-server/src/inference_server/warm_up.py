@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def run(scoring: Scoring, settings: Settings) -> None:
-    """Scores `ENDPUNKT_WARMUP_FILE`'s bytes as a `POST /score`; nothing without that file. To be called in each worker
-    process, on the thread that will call `run()`. Raises ScriptError for anything but a 2xx."""
+    """Scores `ENDPUNKT_WARMUP_FILE`'s bytes as a `POST` to `/score`, or to the v2 protocol's path where they are meant
+    for that; nothing without that file. To be called in each worker process, on the thread that will call `run()`.
+    Raises ScriptError for anything but a 2xx."""
     path = settings.warm_up_file
     if path is None:
         return
@@ -33,10 +34,15 @@ def run(scoring: Scoring, settings: Settings) -> None:
         raise ScriptError("UserScriptInitFailed", f"The warm-up request {path} cannot be read: {error}") from error
     kind = mimetypes.guess_type(path.name)[0] or "application/json"
     headers = {"content-type": kind, "content-length": str(len(body)), "user-agent": "endpunkt-warm-up"}
+    target = "/score"
+    if settings.protocol == "v2":
+        from inference_server import v2
+
+        target = v2.sample_path(settings, body)
     started = time.perf_counter()
     try:
         with monitoring.paused():  # it is nobody's request
-            reply = scoring.invoke(Request("POST", "/score", headers, body, False, False))
+            reply = scoring.invoke(Request("POST", target, headers, body, False, False))
             answer = reply.body + b"".join(reply.rest or ())
     except Exception as error:
         message = f"The stream that answers the warm-up request {path.name} broke off: {said(error)}"

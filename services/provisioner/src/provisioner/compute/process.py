@@ -29,7 +29,7 @@ from provisioner.compute.records import InstanceFolder, InstanceRecord, folders
 from provisioner.compute.use import Sessions, Use
 from provisioner.compute.users import USERS, kill_all_of
 from provisioner.compute.variables import variables_of
-from provisioner.core.failures import Exit
+from provisioner.core.failures import Exit, not_started, why_not_started
 from provisioner.core.lifecycle import Place
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,11 @@ _HOST = "127.0.0.1"
 
 
 class NotStarted(RuntimeError):
-    """An instance could not be started; the text says why."""
+    """An instance could not be started; the text says why, `error` what its deployment is told."""
+
+    def __init__(self, reason: str, code: str = "InternalServerError"):
+        super().__init__(reason)
+        self.error = not_started(reason, code)
 
 
 class InstanceProcess:
@@ -135,10 +139,11 @@ class ProcessCompute:
         assert isinstance(spec, OnlineDeploymentSpec)
         kind, limits = self._catalog.instance_types.get(spec.instance_type), self.limits(spec)
         if kind is None or limits is None:
-            raise NotStarted(f"'{spec.instance_type}' is no longer in the catalogue: put the deployment with another")
+            reason = f"'{spec.instance_type}' is no longer in the catalogue: put the deployment with another"
+            raise NotStarted(reason, "InvalidDeploymentSpec")
         for path in (prepared.python, prepared.runtime, prepared.code, prepared.model):
             if path is not None and not path.exists():
-                raise NotStarted(f"{path} is no longer there: put the deployment again")
+                raise NotStarted(f"{path} is no longer there: put the deployment again", "ResourceNotFound")
         folder = InstanceFolder(self._root / id)
         child: subprocess.Popen[bytes] | None = None
         room: Room | None = None
@@ -186,7 +191,7 @@ class ProcessCompute:
                     room.group.kill()
                 self.isolation.give_back(room)
             folder.remove()
-            raise NotStarted(str(error)) from error
+            raise NotStarted(str(error), why_not_started(error.errno)) from error
         return InstanceProcess(record, folder, child)
 
     def adopt(self) -> list[InstanceProcess]:
@@ -211,19 +216,20 @@ class ProcessCompute:
         self._end_strays({process.record.pid for process in adopted}, {process.record.id for process in adopted})
         return adopted
 
-    def fetch_collected(self, process: InstanceProcess) -> int:
-        """Move the data that an instance has collected to <home>/data. How many files that were. Blocks."""
+    def fetch_collected(self, process: InstanceProcess, ended: bool = False) -> int:
+        """Move the data that an instance has collected to <home>/data: what is finished, and once it has ended the rest
+        too. How many files that were. Blocks."""
         record = process.record
         if record.spec.data_collector is None:
             return 0
         place = record.place
-        return fetch(process.folder.collected, place.endpoint, place.deployment, self._home / "data")
+        return fetch(process.folder.collected, place.endpoint, place.deployment, self._home / "data", ended)
 
     def discard(self, process: InstanceProcess, keep_console: bool) -> None:
         """Clear up after an instance that has ended, with the output kept or not. Blocks for as long as there are
         files: call it in a thread."""
         record = process.record
-        while self.fetch_collected(process):
+        while self.fetch_collected(process, ended=True):
             pass
         if keep_console:
             kept = self._kept_folder(record.place.endpoint, record.place.deployment)
