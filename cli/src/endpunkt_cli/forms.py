@@ -152,12 +152,13 @@ def read(form_name: str, source: Source, folder: str, local_environment: bool = 
     value = deepcopy(source.value)
     value.pop("$schema", None)
     troubles: list[Trouble] = []
-    register, text = None, None
+    register, text, unused = None, None, []
     if form_name == "batch-deployment":
         source = _settings_moved(value, source, troubles)
     if form_name == "online-endpoint":
         identity(value)
     if "endpoint_name" in form.address:
+        unused = references.collected(value)
         register, text, problems = _references(value, local_environment)
         troubles += [source.trouble(*problem) for problem in problems]
     for path, instead in form.refused.items():
@@ -174,7 +175,7 @@ def read(form_name: str, source: Source, folder: str, local_environment: bool = 
         for path, why in form.noted.items()
         for item in _taken(value, path)
         if item not in (False, None, "info")
-    )
+    ) + tuple(source.trouble(*note) for note in unused)
     for path in form.paths:
         parent = _parent(value, path)
         name = path.rpartition(".")[2]
@@ -208,7 +209,6 @@ def _references(
     """What the deployment is made of, in the forms of the API: rewrites `value`."""
     register, of_model = references.model(value)
     text, of_environment = references.environment(value, local_environment)
-    references.collected(value)
     return register, text, [*of_model, *references.code(value), *of_environment]
 
 

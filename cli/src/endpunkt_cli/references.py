@@ -133,12 +133,19 @@ def _inline(value: dict[str, Any], given: dict[str, Any]) -> tuple[str | None, l
     return text, problems
 
 
-def collected(value: dict[str, Any]) -> None:
-    """`data_collector`: the data of a collection may be named in one text."""
+def collected(value: dict[str, Any]) -> list[Problem]:
+    """`data_collector`: the data of a collection may be named in one text. What is returned is no fault, but a note: it
+    does not say where the data goes."""
     collector = value.get("data_collector")
     collections = collector.get("collections") if isinstance(collector, dict) else None
-    for collection in collections.values() if isinstance(collections, dict) else ():
+    notes = []
+    for key, collection in collections.items() if isinstance(collections, dict) else ():
         data = collection.get("data") if isinstance(collection, dict) else None
+        if data is not None:
+            place = f"data/{value.get('endpoint_name', '<endpoint>')}/{value.get('name', '<deployment>')}/{key}"
+            told = f"has no effect: it is kept with the deployment, and what is collected lies in the home, at {place}"
+            notes.append((f"data_collector.collections.{key}.data", told))
         if isinstance(data, str) and _REGISTERED.fullmatch(data):
             name, _, version = data.removeprefix("azureml:").replace("@", ":").partition(":")
             collection["data"] = {"name": name, "version": version}
+    return notes

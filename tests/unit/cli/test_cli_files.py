@@ -95,7 +95,7 @@ def test_every_problem_is_told_with_its_line() -> None:
         + """\
 environment: azureml:env
 instance_cuont: 2
-instance_count: 99
+instance_count: -1
 egress_public_network_access: disabled
 environment_variables: {WORKERS: [2]}
 request_settings:
@@ -110,7 +110,7 @@ request_settings:
         "a.yml:11: egress_public_network_access: this version knows only enabled: "
         "remove `egress_public_network_access`",
         "a.yml:12: environment_variables.WORKERS: Input should be a valid string: put it in quotes",
-        "a.yml:10: instance_count: Input should be less than or equal to 50",
+        "a.yml:10: instance_count: Input should be greater than or equal to 0",
         "a.yml:15: request_settings.max_queue_wait_ms: Input should be greater than or equal to 0",
         "a.yml:2: name: String should have at least 3 characters",
         "a.yml:9: instance_cuont: unknown field; check its spelling and its place",

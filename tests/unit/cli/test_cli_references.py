@@ -72,6 +72,11 @@ def test_collected_data_and_an_environment_that_stands_in_the_file() -> None:
     collections = made.body["data_collector"]["collections"]
     assert collections["model_outputs"]["data"] == {"name": "triage-outputs", "version": "1"}
     assert collections["model_inputs"]["data"]["version"] == "1"
+    assert [(note.field, note.message.rpartition(" ")[2]) for note in made.notes] == [
+        (f"data_collector.collections.{name}.data", f"data/triage/watched/{name}")
+        for name in ("model_inputs", "model_outputs")
+    ]
+    assert all(note.message.startswith("has no effect: ") for note in made.notes)
 
 
 @pytest.mark.parametrize("name", ["endpoint-identity.yml", "endpoint-old.yml"])

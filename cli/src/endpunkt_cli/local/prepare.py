@@ -25,6 +25,9 @@ from endpunkt_cli.references import path_of
 _KEPT = ("HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
 """What is taken over of the person's own environment; what else a script needs stands in environment_variables."""
 
+_BUILDING = ("ENDPUNKT_ENVIRONMENT_BUILDS", "ENDPUNKT_ENVIRONMENT_SECONDS")
+"""The services' settings that count for a build here too."""
+
 _MLFLOW_ENVIRONMENTS = ("conda.yaml", "requirements.txt")
 _LONGEST_BREAK_MS = 24 * 3_600_000
 _CONNECTION = "${{azureml://connections/"
@@ -126,9 +129,19 @@ def interpreter(environment: EnvironmentFile | None, debug: bool) -> Interpreter
 
 def _built(environment: EnvironmentFile, debug: bool, cache: Path, runtime: Path) -> Interpreter:
     from contracts.environments.builder import BuildFailed, EnvironmentBuilder
+    from contracts.shell.settings import Settings, SettingsError, load_settings
 
     name, text, place = environment
-    builder = EnvironmentBuilder(cache / "environments", compiles=False)
+    try:
+        settings = load_settings(Settings, {each: os.environ[each] for each in _BUILDING if each in os.environ})
+    except SettingsError as error:
+        raise CliError(str(error)) from None
+    builder = EnvironmentBuilder(
+        cache / "environments",
+        builds=settings.environment_builds,
+        compiles=False,
+        seconds=settings.environment_seconds,
+    )
     if troubles := builder.check(name, text):
         raise BadFile([Trouble(f"{place}:{each.line}", "", each.message) for each in troubles])
     try:
