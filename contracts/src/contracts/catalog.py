@@ -1,6 +1,6 @@
 """The catalogue of instance types and prices (catalog.yaml, or the file that ENDPUNKT_CATALOG names).
 
-PURE but for reading that one file.
+It reads that one file and nothing else: no clock, no Kafka client.
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext

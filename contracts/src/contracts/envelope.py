@@ -10,8 +10,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from contracts.messages import Message, Problem
+from contracts.messages.base import NAME_PATTERN, NAME_RULE
 
 _LONGEST_ID = 256
 
@@ -120,9 +122,15 @@ def problems_of(error: ValidationError) -> tuple[Problem, ...]:
         Problem(
             code="BadArgument",
             field=".".join(str(part) for part in detail["loc"]) or "value",
-            message="unknown field; check its spelling and its place"
-            if detail["type"] == "extra_forbidden"
-            else detail["msg"],
+            message=_in_words(detail),
         )
-        for detail in error.errors(include_url=False, include_context=False, include_input=False)
+        for detail in error.errors(include_url=False, include_input=False)
     )
+
+
+def _in_words(detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown field; check its spelling and its place"
+    if detail.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        return f"is no name: write {NAME_RULE}"
+    return detail["msg"]

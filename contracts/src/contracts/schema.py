@@ -1,6 +1,6 @@
 """The contract as documents: a JSON Schema for each message and one AsyncAPI 3.0 description of the bus.
 
-PURE but for `main`, which writes them: python -m contracts.schema [FOLDER] (`make schemas`). A test checks that what is
+`main` writes them, the rest only makes them: python -m contracts.schema [FOLDER] (`make schemas`). A test checks that what is
 committed is what this makes.
 """
 

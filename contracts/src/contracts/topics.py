@@ -1,6 +1,6 @@
 """The table of topics (contracts/topics.yaml) as typed rows.
 
-PURE but for reading that one packaged file: no Kafka client enters here.
+It reads that one packaged file and nothing else: no Kafka client enters here.
 """
 
 import re

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+NAME_RULE = "3 to 32 letters, digits and hyphens; it starts with a letter and ends with no hyphen"
 
 Name = Annotated[
     str,
@@ -17,7 +18,7 @@ Name = Annotated[
         min_length=3,
         max_length=32,
         pattern=NAME_PATTERN,
-        description="Azure's naming rule: 3-32 letters, digits and hyphens; starts with a letter, ends with no hyphen",
+        description=f"Azure's naming rule: {NAME_RULE}",
     ),
 ]
 
