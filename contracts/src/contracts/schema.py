@@ -1,7 +1,7 @@
 """The contract as documents: a JSON Schema for each message and one AsyncAPI 3.0 description of the bus.
 
-`main` writes them, the rest only makes them: python -m contracts.schema [FOLDER] (`make schemas`). A test checks that what is
-committed is what this makes.
+`main` writes them, the rest only makes them: python -m contracts.schema [FOLDER] (`make schemas`). A test checks that
+what is committed is what this makes.
 """
 
 import json
