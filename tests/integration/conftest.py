@@ -32,10 +32,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 @pytest.fixture
 def start_service(kafka: KafkaSettings, tmp_path: Path) -> Iterator[StartService]:
     """`start_service(name, **settings)`: a running, ready service under tmp_path; settings are ENDPUNKT_* without the
-    prefix, in lower case. All are stopped at the end of the test."""
+    prefix, in lower case. All are stopped at the end of the test, and instances with them."""
     running: list[ServiceProcess] = []
 
     def start(name: str, home: Path = tmp_path, **settings: str) -> ServiceProcess:
+        settings = {"instances_at_stop": "drain", **settings}
         environment = {f"ENDPUNKT_{key.upper()}": str(value) for key, value in settings.items()}
         service = ServiceProcess(name, home, {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, **environment})
         service.start()

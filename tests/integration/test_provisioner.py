@@ -52,6 +52,7 @@ from contracts.messages import (
     UpdateEndpoint,
     UsageRecorded,
 )
+from contracts.shell.processes import ProcessIdentity
 from contracts.shell.secrets import Sealer, digest_of
 from endpunkt_infra.services import ServiceProcess
 
@@ -474,7 +475,7 @@ async def test_rejections_tell_every_problem_and_the_state_is_untouched(
             str(tmp_path / "nowhere"),
             model=AssetReference(id="azureml:ghost:7"),
             instance_type="Standard_Moon",
-            environment_variables={"AML_APP_ROOT": "/"},
+            environment_variables={"ENDPUNKT_X": "/"},
         )
         rejected = await them.send(PutDeployment(endpoint="strict", deployment="blue", spec=spec))
         assert isinstance(rejected, CommandRejected)
@@ -482,7 +483,7 @@ async def test_rejections_tell_every_problem_and_the_state_is_untouched(
             "spec.code_configuration.code",
             "spec.model.id",
             "spec.instance_type",
-            "spec.environment_variables.AML_APP_ROOT",
+            "spec.environment_variables.ENDPUNKT_X",
         }
         uneven = await them.send(UpdateEndpoint(endpoint="strict", traffic={"blue": 60, "green": 30}))
         assert isinstance(uneven, CommandRejected)
@@ -527,7 +528,7 @@ async def test_a_replayed_command_gets_the_same_answer_and_changes_nothing(
         assert missing.problems[0].code == "ResourceNotFound"
 
 
-async def test_a_killed_provisioner_adopts_its_instances_and_a_stopped_one_ends_them(
+async def test_a_killed_provisioner_adopts_its_instances_and_heals_what_died_meanwhile(
     kafka: KafkaSettings, start_service: Any, tmp_path: Path
 ) -> None:
     service: ServiceProcess = start_service("provisioner", **QUICK)
@@ -560,8 +561,54 @@ async def test_a_killed_provisioner_adopts_its_instances_and_a_stopped_one_ends_
         )
 
 
-async def test_sigterm_drains_and_ends_every_instance(kafka: KafkaSettings, start_service: Any, tmp_path: Path) -> None:
-    service: ServiceProcess = start_service("provisioner", **QUICK)
+async def test_a_stopped_provisioner_leaves_its_instances_to_the_next_and_no_request_fails(
+    kafka: KafkaSettings, start_service: Any, tmp_path: Path
+) -> None:
+    service: ServiceProcess = start_service("provisioner", **QUICK, instances_at_stop="keep")
+    async with others(kafka) as them:
+        await them.accepted(CreateEndpoint(endpoint="kept", spec=OnlineEndpointSpec()))
+        spec = online(code(tmp_path / "src", SCORE % "1"), instance_count=2)
+        await them.accepted(PutDeployment(endpoint="kept", deployment="blue", spec=spec))
+        before = await them.state("kept", "blue", "Succeeded", ready=2)
+        pids = {(await score(each))["pid"] for each in before.instances}
+        processes = [ProcessIdentity.of(pid) for pid in pids]
+        answered: list[int] = []
+        stop = asyncio.Event()
+
+        async def load() -> None:
+            while not stop.is_set():
+                answered.extend([(await score(each))["pid"] for each in before.instances])
+
+        loading = asyncio.create_task(load())
+        assert await asyncio.to_thread(service.stop) == 0
+        assert them.deployment("kept", "blue") == before, "the log goes on to name them, for routers"
+        alone = len(answered)
+        next_one = await asyncio.to_thread(start_service, "provisioner", **QUICK)
+        # It has taken over once it answers.
+        await them.accepted(UpdateEndpoint(endpoint="kept", traffic={"blue": 100}))
+        stop.set()
+        await loading
+        assert len(answered) > alone > 0
+        assert set(answered) == pids
+        assert them.deployment("kept", "blue") == before
+        # Instance time has no gap and no overlap, whoever told it.
+        await them.until(lambda: len({each.epoch for each in usage_of(them, "kept")}) == 2)
+        spans = sorted((each.started_at, each.ended_at) for each in usage_of(them, "kept"))
+        assert all(earlier[1] == later[0] for earlier, later in itertools.pairwise(spans))
+        # And one that is told to drain leaves none.
+        assert await asyncio.to_thread(next_one.stop) == 0
+        assert not [each for each in processes if each is None or each.alive]
+
+
+def usage_of(them: Others, endpoint: str) -> list[UsageRecorded]:
+    """What was told of its instances' time."""
+    return [each for each in them.of(UsageRecorded) if each.endpoint == endpoint]
+
+
+async def test_sigterm_drains_and_ends_every_instance_when_it_is_told_to(
+    kafka: KafkaSettings, start_service: Any, tmp_path: Path
+) -> None:
+    service: ServiceProcess = start_service("provisioner", **QUICK, instances_at_stop="drain")
     async with others(kafka) as them:
         await them.accepted(CreateEndpoint(endpoint="ending", spec=OnlineEndpointSpec()))
         spec = online(code(tmp_path / "src", SCORE % "1"))

@@ -14,7 +14,13 @@ import pytest
 
 from contracts.artifacts import artifact_path
 from contracts.catalog import Catalog, InstanceType, load_catalog
-from contracts.messages import Artifact, CodeConfiguration, DeploymentDesired, OnlineDeploymentSpec
+from contracts.messages import (
+    Artifact,
+    CodeConfiguration,
+    DeploymentDesired,
+    DeploymentError,
+    OnlineDeploymentSpec,
+)
 from provisioner.compute.prepared import Prepared
 from provisioner.compute.probes import probe
 from provisioner.compute.process import InstanceProcess, ProcessCompute
@@ -33,6 +39,31 @@ def catalog() -> Catalog:
         "Tiny": InstanceType(vcpus=0.2, memory_gib=0.15, price_per_hour="0"),
     }
     return known.model_copy(update={"instance_types": {**known.instance_types, **small}})
+
+
+class Heard:
+    """Hears what a probe tells. `words` are what it said, the two events are set by the first of theirs."""
+
+    def __init__(self, settings: OnlineDeploymentSpec):
+        self.settings = settings
+        self.words: list[str] = []
+        self.errors: list[DeploymentError] = []
+        self.is_ready, self.is_unready = asyncio.Event(), asyncio.Event()
+
+    def spec(self) -> OnlineDeploymentSpec:
+        return self.settings
+
+    def ready(self) -> None:
+        self.words.append("ready")
+        self.is_ready.set()
+
+    def unready(self, failures: int, last: str) -> None:
+        self.words.append(f"unready after {failures}: {last}")
+        self.is_unready.set()
+
+    def condemned(self, error: DeploymentError) -> None:
+        self.words.append("condemned")
+        self.errors.append(error)
 
 
 class Home:
@@ -91,13 +122,11 @@ class Home:
 
     async def answered(self, process: InstanceProcess) -> None:
         """Wait until the instance is ready; fails with its output when it ends instead."""
-        ready, spec = asyncio.Event(), process.record.spec
-        watching = asyncio.create_task(
-            probe(process.record.address, process.folder, lambda: spec, False, ready.set, lambda error: None)
-        )
+        heard = Heard(process.record.spec)
+        watching = asyncio.create_task(probe(process.record.address, process.folder, heard, False))
         try:
             async with asyncio.timeout(PATIENCE):
-                await ready.wait()
+                await heard.is_ready.wait()
         except TimeoutError:
             raise AssertionError(process.folder.log_tail().decode()) from None
         finally:
@@ -118,6 +147,11 @@ class Home:
                 connection.close()
 
         return await asyncio.to_thread(ask)
+
+
+@pytest.fixture
+def hears() -> type[Heard]:
+    return Heard
 
 
 @pytest.fixture

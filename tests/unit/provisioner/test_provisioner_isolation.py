@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import venv
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from contracts.shell.processes import ProcessIdentity
 from provisioner.compute import process as process_module
+from provisioner.compute.cgroups import Cgroups
 from provisioner.compute.housekeeping import Housekeeping
 from provisioner.compute.interpreter import closed_to_others
 from provisioner.compute.limits import limits_of
@@ -41,6 +43,26 @@ async def instance(home: Any, id: str = "shop-blue-1", **settings: Any) -> Any:
     process, ended = home.start(home.template(EVALUATE, **settings), id)
     await home.answered(process)
     return process, ended
+
+
+@pytest.fixture
+def poor(home: Any) -> Any:
+    """A home as a machine has it that permits nothing: no root, no control groups."""
+    isolation = home.compute.isolation
+    isolation.hides = isolation.switches = False
+    isolation.groups = Cgroups(1, {})
+    return home
+
+
+@pytest.fixture(params=["home", "poor"])
+def either(request: pytest.FixtureRequest) -> Any:
+    """What this machine permits, and nothing of it: where more is permitted, less must still be told as it is."""
+    return request.getfixturevalue(request.param)
+
+
+def lacks(home: Any, process: Any) -> str:
+    """What is told not to hold for an instance."""
+    return "; ".join(home.compute.isolation.not_enforced(process.record.user))
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -74,7 +96,8 @@ async def test_an_instance_has_no_rights_and_cannot_get_any(home: Any) -> None:
             assert await home.score(process, {"do": forbidden}) == "PermissionError", forbidden
 
 
-async def test_an_instance_reads_what_it_needs_and_nothing_else(home: Any) -> None:
+async def test_an_instance_reads_what_it_needs_and_where_that_can_be_nothing_else(either: Any) -> None:
+    home = either
     secret = home.path / "secrets" / "admin"
     secret.parent.mkdir()
     secret.write_text("hush")
@@ -97,8 +120,11 @@ async def test_an_instance_reads_what_it_needs_and_nothing_else(home: Any) -> No
         == "w"
     )
     assert await home.score(process, {"do": "print('said', file=open('/dev/stdout', 'w'))"}) == "done"
-    if process.record.user is None:
-        assert await read(secret) == "hush", "as enforcement() says"
+    reads_all = "can read what that can" in lacks(home, process)
+    assert reads_all == (process.record.user is None)
+    if reads_all:
+        assert await read(secret) == "hush"
+        assert await read(other.folder.work / "mine") == "private"
         return
     failures = ("FileNotFoundError", "PermissionError")
     for path in (
@@ -120,6 +146,7 @@ async def test_an_instance_reads_what_it_needs_and_nothing_else(home: Any) -> No
     ):
         told = await home.score(process, {"do": f"open({str(forged)!r}, 'w')"})
         assert told in ("OSError", *failures), forged
+    assert ("sees what others may read" in lacks(home, process)) != home.compute.isolation.hides
     if home.compute.isolation.hides:
         seen = await home.score(process, {"do": f"answer = sorted(os.listdir({str(home.path)!r}))"})
         assert seen == ["artifacts", "instances", "runtime"]
@@ -137,9 +164,13 @@ async def test_an_instance_reads_what_it_needs_and_nothing_else(home: Any) -> No
             assert shown == "PermissionError" or set(shown) <= expected
 
 
-async def test_who_uses_up_its_memory_is_ended_for_that(home: Any) -> None:
+async def test_who_uses_up_its_memory_is_ended_for_that(either: Any) -> None:
+    home = either
     process, ended = await instance(home, instance_type="Tiny")
     asking = asyncio.create_task(home.score(process, {"do": "held = bytearray(400_000_000); time.sleep(60)"}))
+    assert ("memory over that of its type is seen once a second" in lacks(home, process)) != (
+        process.record.group is not None and "memory" in process.record.group.folders
+    )
     if not home.compute.isolation.bounds_memory:
         keeping = asyncio.create_task(Housekeeping(home.compute, lambda: [process], 1 << 20).run())
         result = await asyncio.wait_for(ended, PATIENCE)
@@ -161,13 +192,16 @@ async def test_files_that_were_read_do_not_count_as_memory_that_is_used_up(home:
     assert await home.score(process, {"do": read}) == 300 << 20
 
 
-async def test_a_busy_instance_gets_the_share_of_its_type(home: Any) -> None:
+async def test_a_busy_instance_gets_the_share_of_its_type_or_that_is_told_not_to_be_so(either: Any) -> None:
+    home = either
     process, _ = await instance(home, instance_type="Tiny")
     spin = "end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     assert await home.score(process, {"do": spin}) == "done"
     group = process.record.group
-    if "cpu" not in home.compute.isolation.groups.folders:
-        assert any("CPU of instances is not bounded" in each for each in home.compute.enforcement())
+    unbounded = "its CPU is not bounded" in lacks(home, process)
+    assert unbounded == any("CPU of instances is not bounded" in each for each in home.compute.enforcement())
+    if unbounded:
+        assert cpu_group_of(process.record.pid) == cpu_group_of("self"), "what bounds us bounds it, and nothing else"
         return
     folder = group.folders["cpu"]
     if group.version == 1:
@@ -177,10 +211,15 @@ async def test_a_busy_instance_gets_the_share_of_its_type(home: Any) -> None:
     assert int((folder / "cpu.stat").read_text().partition("nr_throttled ")[2].split()[0]) > 0
 
 
+def cpu_group_of(process: object) -> list[str]:
+    lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
+    return [line for line in lines if not (names := line.split(":")[1]) or "cpu" in names.split(",")]
+
+
 FORKS = """
 made = 0
 try:
-    while made < 300:
+    while made < 100:
         if os.fork() == 0:
             time.sleep(600)
             os._exit(0)
@@ -191,19 +230,36 @@ answer = made
 """
 
 
-async def test_a_fork_bomb_is_bounded_and_ends_with_its_instance(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    if home.compute.isolation.groups.missing and not home.compute.isolation.switches:
-        assert any("number of processes is not bounded" in each for each in home.compute.enforcement())
-        return
+async def test_a_fork_bomb_is_bounded_where_that_is_not_told_otherwise_and_ends_with_its_instance(
+    either: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = either
     monkeypatch.setattr(process_module, "limits_of", lambda kind, cpus: replace(limits_of(kind, cpus), pids=64))
     process, ended = await instance(home)
-    assert 0 < await home.score(process, {"do": FORKS}) < 64
+    made = await home.score(process, {"do": FORKS})
+    if "number of processes is not bounded" in lacks(home, process):
+        assert made == 100
+    else:
+        assert 0 < made < 64
+    session = members(process.record.pid)
+    assert len(session) > made
     assert await home.score(process, {"do": "answer = 1"}) == 1
     user = process.record.user
     process.kill()
     assert (await asyncio.wait_for(ended, PATIENCE)).code == -signal.SIGKILL
+    assert all([await asyncio.to_thread(each.wait, PATIENCE) for each in session])
     if user is not None:
         assert not list(alive_of(user))
+
+
+def members(leader: int) -> list[ProcessIdentity]:
+    """The processes of a session."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) == leader and (identity := ProcessIdentity.of(pid)) is not None:
+                found.append(identity)
+    return found
 
 
 def alive_of(user: int) -> list[int]:

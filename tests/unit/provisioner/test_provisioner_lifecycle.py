@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.messages import DeploymentError
-from provisioner.core.lifecycle import LIFECYCLE, Deaths, Event, IllegalEvent, Instance, Phase, Place
+from provisioner.core.lifecycle import LIFECYCLE, PROVEN, Deaths, Event, IllegalEvent, Instance, Phase, Place
 
 PLACE = Place("shop", "blue", 3, 0)
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -22,15 +22,28 @@ def test_an_event_leads_where_the_table_says_and_any_other_raises(phase: Phase, 
     before = instance(phase)
     if event in LIFECYCLE[phase]:
         after = before.after(event, 9.0)
-        assert (after.phase, after.since, after.place) == (LIFECYCLE[phase][event], 9.0, PLACE)
+        since = 5.0 if {phase, after.phase} <= set(PROVEN) else 9.0
+        assert (after.phase, after.since, after.place) == (LIFECYCLE[phase][event], since, PLACE)
     else:
         with pytest.raises(IllegalEvent, match=f"i is {phase}"):
             before.after(event, 9.0)
         assert before == instance(phase)
 
 
-def test_an_instance_in_traffic_is_never_stopped_before_it_was_drained() -> None:
-    assert Event.STOP not in LIFECYCLE[Phase.READY]
+def test_an_instance_that_may_get_traffic_is_never_stopped_before_it_was_drained() -> None:
+    for phase in PROVEN:
+        assert Event.STOP not in LIFECYCLE[phase]
+
+
+def test_how_long_an_instance_was_ready_counts_from_the_first_time() -> None:
+    starting = instance(Phase.STARTING)
+    assert starting.ready_seconds(99.0) is None
+    ready = starting.after(Event.HEALTHY, 10.0)
+    hung = ready.after(Event.UNHEALTHY, 50.0)
+    back = hung.after(Event.HEALTHY, 70.0)
+    assert [each.ready_seconds(80.0) for each in (ready, hung, back)] == [70.0, 70.0, 70.0]
+    assert hung.live, "it is not replaced for that"
+    assert back.after(Event.DRAIN, 90.0).ready_seconds(95.0) is None
 
 
 def test_every_phase_but_the_last_can_end_and_every_phase_is_reached() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.catalog import InstanceType
-from contracts.messages import CodeConfiguration, OnlineDeploymentSpec
+from contracts.messages import AssetReference, CodeConfiguration, OnlineDeploymentSpec
 from provisioner.compute.cgroups import Cgroups, Group
 from provisioner.compute.hiding import Hiding, hiding
 from provisioner.compute.interpreter import command, prefixes
@@ -16,8 +16,10 @@ from provisioner.compute.ports import Ports
 from provisioner.compute.prepared import Prepared
 from provisioner.compute.records import InstanceFolder
 from provisioner.compute.users import Users
-from provisioner.compute.variables import variables_of
+from provisioner.compute.variables import overruled, variables_of
+from provisioner.core.failures import why_not_started
 from provisioner.core.lifecycle import Place
+from provisioner.core.told import created
 
 
 @pytest.mark.parametrize(
@@ -201,8 +203,9 @@ def test_a_user_has_one_instance_at_a_time() -> None:
     users = Users(range(65_000, 65_002))
     first, second = users.take(), users.take()
     assert {first, second} == {65_000, 65_001}
-    with pytest.raises(OSError, match="every user from 65000 to 65001 has processes"):
+    with pytest.raises(OSError, match="every user from 65000 to 65001 has processes") as full:
         users.take()
+    assert why_not_started(full.value.errno) == "PodUnschedulable"
     users.give_back(first)
     assert users.take() == first
     with pytest.raises(OSError, match="has processes"):
@@ -237,3 +240,52 @@ def test_the_variables_of_an_mlflow_model_with_everything(tmp_path: Path) -> Non
     made = variables_of(Place("shop", "blue", 1, 0), code, 1, with_code, {}, folder)
     assert made["ENDPUNKT_WARMUP_FILE"] == "/store/def/src/sample.json"
     assert "ENDPUNKT_MLFLOW_MODEL" not in made
+
+
+PLATFORMS = {"AML_APP_ROOT": "/a", "AZUREML_ENTRY_SCRIPT": "other.py", "AZUREML_MODEL_DIR": "/m", "HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("timeout", "made", "overrules"),
+    [("1000", "1000", False), ("5000", "5000", False), ("3600000", "5000", True), (None, "5000", False)],
+)
+def test_what_the_platform_sets_wins_over_the_file_and_is_told(
+    tmp_path: Path, timeout: str | None, made: str, overrules: bool
+) -> None:
+    given = PLATFORMS | ({"SCORING_TIMEOUT_MS": timeout} if timeout is not None else {})
+    spec = OnlineDeploymentSpec(
+        code_configuration=CodeConfiguration(code="/src", scoring_script="score.py"),
+        model=AssetReference(path="/model"),
+        environment_variables=given,
+    )
+    prepared = Prepared(Path("/env/bin/python"), Path("/run"), Path("/store/def/src"), Path("/store/abc/model"))
+    folder = InstanceFolder(tmp_path)
+    has = variables_of(Place("shop", "blue", 1, 0), spec, 1, prepared, given, folder)
+    assert {name: has[name] for name in PLATFORMS} == {
+        "AML_APP_ROOT": "/store/def/src",
+        "AZUREML_ENTRY_SCRIPT": "score.py",
+        "AZUREML_MODEL_DIR": "/store/abc",
+        "HOME": str(folder.work),
+    }
+    assert has["SCORING_TIMEOUT_MS"] == made
+    assert overruled(spec) == sorted([*PLATFORMS, *(["SCORING_TIMEOUT_MS"] if overrules else [])])
+    assert overruled(spec) == sorted(name for name in given if has[name] != given[name])
+
+
+def test_a_variable_that_the_platform_does_not_need_is_the_deployments() -> None:
+    spec = OnlineDeploymentSpec(model=AssetReference(path="/model"), environment_variables=PLATFORMS)
+    assert overruled(spec) == ["AZUREML_MODEL_DIR", "HOME"]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "overrules", "says"),
+    [
+        ([], [], "an instance of Standard_DS1_v2 at a:1"),
+        (["its CPU is not bounded", "x"], [], "; not enforced on this machine: its CPU is not bounded, x"),
+        ([], ["HOME"], "; set by Endpunkt and not as the deployment says: HOME"),
+    ],
+)
+def test_an_instance_is_told_with_what_its_type_and_file_promise_in_vain(
+    lacks: list[str], overrules: list[str], says: str
+) -> None:
+    assert created("Standard_DS1_v2", "a:1", lacks, overrules).endswith(says)

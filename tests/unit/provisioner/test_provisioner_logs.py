@@ -12,6 +12,7 @@ import pytest
 from contracts.log import Offset
 from contracts.messages import CodeConfiguration, DeploymentDesired, DeploymentEvent, GetLogs, Message
 from contracts.messages import OnlineDeploymentSpec as Spec
+from provisioner.compute.logs import append
 from provisioner.compute.records import InstanceFolder
 from provisioner.core.lifecycle import Instance, Phase, Place
 from provisioner.core.world import Machine
@@ -155,3 +156,16 @@ def test_a_machine_has_what_its_container_leaves_it(
         (tmp_path / name).write_text(text)
     expected = Machine(whole.cores if cores is None else cores, whole.memory_gib if gib is None else gib)
     assert this_machine(tmp_path) == expected
+
+
+def test_a_text_that_is_added_to_for_ever_stays_bounded_and_ends_with_the_newest(tmp_path: Path) -> None:
+    text, longest = tmp_path / "text.log", 0
+    for number in range(200):
+        append(text, f"line {number:04} é\n", 1000)
+        longest = max(longest, text.stat().st_size)
+        lines = text.read_text().splitlines()
+        first = int(lines[0].split()[1])
+        assert lines == [f"line {each:04} é" for each in range(first, number + 1)], "whole lines, none missing between"
+    assert 900 < longest <= 1000
+    append(text, "x" * 5000 + "\n", 1000)
+    assert text.read_text() == "x" * 499 + "\n", "of one line that is too long, the end"

@@ -72,6 +72,7 @@ def before(generation: int) -> EndpointObserved:
         ([(5, READY), (5, DRAINING)], 1, 5, "Scaling", 5),
         ([(5, READY), (5, STOPPING)], 1, 5, "Scaling", 5),
         ([(5, STARTING)], 1, 5, "Scaling", 5),
+        ([(5, Phase.UNREADY)], 1, 5, "Scaling", 5),
         ([], 1, 5, "Scaling", 5),
         # Another version
         ([(4, READY)], 1, 4, "Updating", 4),
@@ -131,11 +132,11 @@ def test_the_error_is_that_of_the_place_that_is_tried_last() -> None:
 
 
 def test_instances_are_told_under_the_names_of_the_contract() -> None:
-    there = [(5, phase) for phase in (STARTING, READY, FAILED, DRAINING, STOPPING)]
+    there = [(5, phase) for phase in (STARTING, READY, Phase.UNREADY, FAILED, DRAINING, STOPPING)]
     document = observe("shop", desired(), {"blue": 1}, instances(*there), {}, None)
     assert document is not None
     told = [each.state for each in document.deployments["blue"].instances]
-    assert told == ["Starting", "Ready", "Failed", "Draining", "Draining"]
+    assert told == ["Starting", "Ready", "Starting", "Failed", "Draining", "Draining"]
 
 
 def test_a_deployment_and_an_endpoint_go_with_their_last_instance() -> None:

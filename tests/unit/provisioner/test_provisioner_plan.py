@@ -174,6 +174,32 @@ def test_an_instance_that_must_go_is_stopped_and_replaced(machine: Machine) -> N
     assert machine.phases() == [(2, 0, "starting"), (2, 0, "stopping")]
 
 
+def test_one_that_is_not_ready_for_a_while_is_not_replaced_and_goes_first_when_there_is_one_too_many(
+    machine: Machine,
+) -> None:
+    machine.want(blue=(2, 2))
+    machine.step()
+    machine.ready()
+    machine.happen("i0", Event.UNHEALTHY)
+    assert machine.plan() == Plan((), None)
+    machine.want(blue=(2, 1))
+    assert machine.step() == [Drain("i0")], "a router may not have heard of it yet"
+
+
+def test_a_version_whose_instances_are_not_ready_for_a_while_is_still_what_has_worked(machine: Machine) -> None:
+    machine.want(blue=(2, 2))
+    machine.step()
+    machine.ready()
+    machine.happen("i0", Event.UNHEALTHY)
+    machine.happen("i1", Event.UNHEALTHY)
+    machine.want(blue=(3, 2))
+    assert machine.step() == [Start(Place("shop", "blue", 3, 0))], "nothing of it is ended for one that may be bad"
+    machine.exit("i2")
+    machine.happen("i0", Event.HEALTHY)
+    assert machine.phases() == [(2, 0, "ready"), (2, 1, "unready")]
+    assert machine.plan() == Plan((), look_at=1.0)
+
+
 def test_draining_begins_when_the_log_says_so_and_ends_with_sigkill(machine: Machine) -> None:
     machine.want(blue=(2, 1))
     machine.step()

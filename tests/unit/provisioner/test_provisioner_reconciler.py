@@ -24,6 +24,7 @@ from contracts.messages import (
     Artifact,
     CodeConfiguration,
     DeploymentDesired,
+    DeploymentError,
     DeploymentEvent,
     DeploymentObserved,
     EndpointDesired,
@@ -32,8 +33,10 @@ from contracts.messages import (
     Message,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
+    Probe,
     ScaleDecision,
 )
+from provisioner import preparation as preparation_module
 from provisioner.announcer import Announcer
 from provisioner.compute.process import ProcessCompute
 from provisioner.core.lifecycle import Phase
@@ -336,7 +339,10 @@ async def test_nothing_starts_before_its_environment_is_built_and_no_other_endpo
     assert (blue.state, blue.error, blue.instances) == ("Creating", None, ())
     house.builder.may("large").set_result(None)
     await house.until(lambda: len(house.ready("slow")) == 2)
-    assert [reason for reason, _ in house.log.events if reason == "Building"] == ["Building"]
+    assert [message for reason, message in house.log.events if reason == "Building"] == [
+        "building the environment of 'conda.yml'",
+        "resolving 1 requirement",
+    ]
     assert house.builder.asked == [("conda.yml", "large")]
     text = house.preparation.log_file("slow", "blue", 2).read_text()
     assert "resolving 1 requirement" in text
@@ -467,6 +473,54 @@ async def test_events_tell_the_life_of_an_instance(house: House) -> None:
         "Killing",
     ]
     assert first.instance.id in house.trust.forgotten
+    lacks = house.compute.isolation.not_enforced(first.process.record.user)
+    told = [message for reason, message in house.log.events if reason == "Created"]
+    assert all(("not enforced" in message) == bool(lacks) for message in told)
+    assert all(each in message for each in lacks for message in told)
+
+
+async def test_an_instance_that_hangs_gets_no_traffic_until_it_answers_again_and_is_not_restarted(house: House) -> None:
+    quick = Probe(period=1, timeout=1, failure_threshold=1)
+    house.want("shop", 1, readiness_probe=quick, liveness_probe=Probe(failure_threshold=1000))
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.state == "Succeeded")
+    (it,) = house.ready("shop")
+    it.process.record.process.send(signal.SIGSTOP)
+    await house.until(lambda: (blue := house.told("shop")) is not None and not blue.in_state("Ready"))
+    blue = house.told("shop")
+    assert blue is not None
+    assert [(each.id, each.state) for each in blue.instances] == [(it.instance.id, "Starting")]
+    assert blue.error is None
+    it.process.record.process.send(signal.SIGCONT)
+    await house.until(lambda: (blue := house.told("shop")) is not None and blue.state == "Succeeded")
+    blue = house.told("shop")
+    assert blue is not None
+    assert [each.id for each in blue.in_state("Ready")] == [it.instance.id]
+    assert it.process.record.process.alive
+    reasons = [reason for reason, _ in house.log.events][2:]
+    assert reasons == ["Created", "Started", "Ready", "ReadinessProbeFailed", "Ready"]
+
+
+async def test_a_preparation_that_fails_again_and_again_writes_a_bounded_log(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation_module, "_LARGEST_TEXT", 20_000)
+    build_log = house.home / "build.log"
+    build_log.write_text("".join(f"uv says {number}\n" for number in range(1000)))
+    house.builder.may("bad").set_exception(BuildFailed("numpy==99 does not exist", ("no solution",), build_log))
+    house.want("shop", 0, environment="bad")
+    template, tries = house.desired["shop"].deployments["blue"], 0
+    while tries < 8:
+        result = house.preparation.of("shop", "blue", template)
+        if isinstance(result, DeploymentError):
+            tries += 1
+            text = house.preparation.log_file("shop", "blue", 2)
+            assert text.stat().st_size <= 20_000
+        await asyncio.sleep(0)
+    lines = text.read_text().splitlines()
+    assert [line for line in lines if line.startswith("uv says ")][-1] == "uv says 999"
+    assert "numpy==99 does not exist" in "".join(lines[-5:])
+    failures = [reason for reason, _ in house.log.events if reason == "ImageBuildFailure"]
+    assert len(failures) <= 1, "and it is told once"
 
 
 async def test_the_announcer_writes_the_newest_document_once(tmp_path: Path) -> None:

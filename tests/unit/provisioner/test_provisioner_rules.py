@@ -1,5 +1,6 @@
-"""Small rules: counts, probes, why an instance died, instance time."""
+"""Small rules: counts, why an instance died, instance time."""
 
+import errno
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -18,7 +19,6 @@ from contracts.messages import (
     EndpointDesired,
     OnlineDeploymentSpec,
     OnlineEndpointSpec,
-    Probe,
     ScaleDecision,
     ScaleProfile,
     UsageRecorded,
@@ -26,6 +26,7 @@ from contracts.messages import (
 )
 from provisioner.core.counts import newer, wanted_instances
 from provisioner.core.failures import (
+    NEXT_STEPS,
     NOTHING_LISTENS,
     Exit,
     Status,
@@ -35,8 +36,8 @@ from provisioner.core.failures import (
     not_fetched,
     not_started,
     why_ended,
+    why_not_started,
 )
-from provisioner.core.health import Streak, readiness_deadline, readiness_wait
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -106,32 +107,6 @@ def test_an_older_decision_never_comes_back() -> None:
     assert newer(old, new) == new
 
 
-# Probes
-
-
-def test_a_starting_instance_is_asked_often_at_first() -> None:
-    assert [readiness_wait(age) for age in (0, 1, 2, 10, 20, 300)] == [0.05, 0.05, 0.1, 0.5, 1.0, 1.0]
-    assert readiness_deadline(Probe()) == 310
-
-
-def test_probes_count_answers_in_a_row() -> None:
-    probe = Probe(success_threshold=2, failure_threshold=3)
-    streak, told = Streak(), []
-    for good in (True, True, False, False, True, False, False, False):
-        streak = streak.after(good)
-        told.append((streak.length, streak.ready(probe), streak.dead(probe)))
-    assert told == [
-        (1, False, False),
-        (2, True, False),
-        (-1, False, False),
-        (-2, False, False),
-        (1, False, False),
-        (-1, False, False),
-        (-2, False, False),
-        (-3, False, True),
-    ]
-
-
 # Why an instance died
 
 FAILED = Status(state="failed", code="UserScriptInitFailed", message="init() raised ValueError", pid=1)
@@ -186,21 +161,44 @@ def test_an_instance_that_used_up_its_memory_says_so_whatever_else_it_said() -> 
 
 def test_an_instance_that_never_got_ready_is_told_by_what_its_port_did() -> None:
     silent, strange = never_ready(310, b"", NOTHING_LISTENS), never_ready(310, b"", "the answer was HTTP/1.1 500")
-    assert silent.code == strange.code == "ResourceNotReady"
+    assert (silent.code, strange.code) == ("ResourceNotReady", "ReadinessProbeFailed")
     assert "the port never opened: the process runs, but nothing listened within 310 s" in silent.message
     assert "listens, but did not answer GET / with 200 within 310 s" in strange.message
     assert "HTTP/1.1 500" in strange.message
 
 
 def test_other_failures_say_what_to_look_at() -> None:
-    assert no_longer_alive(3, "no answer within 2 s", b"").message.endswith(
-        "3 times in a row, the last: no answer within 2 s"
-    )
+    dead = no_longer_alive(3, "no answer within 2 s", b"")
+    assert dead.code == "LivenessProbeFailed"
+    assert dead.message.endswith("3 times in a row, the last: no answer within 2 s")
     assert not_started("no space left").message == "the instance could not be started: no space left"
     built = not_built("there is no numpy 99", ("resolving", "no solution"))
     assert (built.code, built.log_tail) == ("ImageBuildFailure", ("resolving", "no solution"))
     assert built.message.startswith("the environment could not be built: there is no numpy 99. ")
-    assert not_fetched("the disk is full").code == "ResourceNotReady"
+    assert not_fetched("the disk is full").code == "InternalServerError"
+
+
+def test_a_machine_without_room_is_told_apart_from_one_that_is_at_fault() -> None:
+    full = not_started("no port is free", why_not_started(errno.EADDRINUSE))
+    assert full.code == "PodUnschedulable"
+    assert full.message.endswith("no port is free. This machine has no room for it: use fewer instances.")
+    for number in (errno.EACCES, errno.ENOENT, None):
+        assert why_not_started(number) == "InternalServerError"
+
+
+def test_every_way_to_fail_that_a_person_mends_differently_has_a_code_of_its_own() -> None:
+    """As far as Azure has one: out of memory, what the script does wrong, the port, either probe, room."""
+    said = [why_ended(Exit(3), FAILED.model_copy(update={"code": code}), b"") for code in NEXT_STEPS]
+    told = [
+        *said,
+        why_ended(Exit(-9, out_of_memory=True), None, b""),
+        never_ready(310, b"", NOTHING_LISTENS),
+        never_ready(310, b"", "the answer was HTTP/1.1 500"),
+        no_longer_alive(3, "no answer", b""),
+        not_started("x", why_not_started(errno.ENOMEM)),
+        not_built("x", ()),
+    ]
+    assert len({error.code for error in told}) == len({error.message for error in told}) == len(told)
 
 
 def test_what_user_code_says_is_bounded_and_printable() -> None:

@@ -49,6 +49,7 @@ CATALOG = Catalog(
     price_per_million_requests=Decimal(0),
 )
 MACHINE = Machine(cores=8, memory_gib=32)
+PLATFORMS = ("AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT", "AZUREML_MODEL_DIR")
 KEY = EndpointKey(digest="a" * 64, sealed="c2VhbGVk")
 CODE = Artifact(digest="c" * 64, name="src")
 MODEL = Artifact(digest="d" * 64, name="model")
@@ -154,14 +155,19 @@ def register(path: str = "/models/churn", version: str = "9", **fields: Any) -> 
         scale("shop", "blue"),
         SetAutoscale(endpoint="shop", deployment="blue", autoscale=None),
         register(),
+        # What Azure takes, and sets itself as well
+        put(online(environment_variables=dict.fromkeys(PLATFORMS, "/x") | {"SCORING_TIMEOUT_MS": "60000"})),
+        put(
+            batch(
+                settings=BatchSettings(environment_variables=dict.fromkeys([*PLATFORMS, "AZUREML_BI_OUTPUT_PATH"], "/"))
+            ),
+            "nightly",
+        ),
     ],
     ids=repr,
 )
 def test_a_good_command_has_no_problem(command: Command) -> None:
     assert check(command, world(command)) == ()
-
-
-ROOM = "over the quota"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,7 @@ ROOM = "over the quota"
             {"quotas": Quotas(endpoints=3)},
             "OutOfQuota",
             "endpoint",
-            "4 endpoints would be over the quota of 3",
+            "4 endpoints would be over the quota of 3 (ENDPUNKT_QUOTA_ENDPOINTS)",
         ),
         (
             CreateEndpoint(endpoint="new", spec=BatchEndpointSpec(defaults=BatchDefaults(deployment_name="main"))),
@@ -217,23 +223,44 @@ ROOM = "over the quota"
             {"quotas": Quotas(deployments_per_endpoint=2)},
             "OutOfQuota",
             "deployment",
-            "3 deployments on 'shop'",
+            "3 deployments on 'shop' would be over the quota of 2 (ENDPUNKT_QUOTA_DEPLOYMENTS_PER_ENDPOINT)",
         ),
-        (put(online(), deployment="red"), {"quotas": Quotas(deployments=4)}, "OutOfQuota", "deployment", ROOM),
+        (
+            put(online(), deployment="red"),
+            {"quotas": Quotas(deployments=4)},
+            "OutOfQuota",
+            "deployment",
+            "5 deployments would be over the quota of 4 (ENDPUNKT_QUOTA_DEPLOYMENTS)",
+        ),
         (put(online(instance_type="Moon")), {}, "BadArgument", "spec.instance_type", "Standard_DS1_v2"),
         (
             put(online(instance_count=9)),
             {"quotas": Quotas(instances_per_deployment=8)},
             "OutOfQuota",
             "spec.instance_count",
-            "9 instances of a deployment would be over the quota of 8",
+            "9 instances of a deployment would be over the quota of 8 (ENDPUNKT_QUOTA_INSTANCES_PER_DEPLOYMENT)",
         ),
         (
             put(batch(resources={"instance_count": 9}), "nightly"),
             {"quotas": Quotas(instances_per_deployment=8)},
             "OutOfQuota",
             "spec.resources.instance_count",
-            ROOM,
+            "9 instances",
+        ),
+        # Azure's own number is the default, and the message names it
+        (
+            put(online(instance_count=51)),
+            {"machine": Machine(cores=1000, memory_gib=1000)},
+            "OutOfQuota",
+            "spec.instance_count",
+            "51 instances of a deployment would be over the quota of 50",
+        ),
+        (
+            put(batch(resources={"instance_count": 51}), "nightly"),
+            {},
+            "OutOfQuota",
+            "spec.resources.instance_count",
+            "51 instances of a deployment would be over the quota of 50",
         ),
         *(
             (
@@ -244,11 +271,9 @@ ROOM = "over the quota"
                 says,
             )
             for name, says in [
-                ("AML_APP_ROOT", "is set by Endpunkt"),
-                ("AZUREML_MODEL_DIR", "is set by Endpunkt"),
-                ("AZUREML_ENTRY_SCRIPT", "is set by Endpunkt"),
                 ("ENDPUNKT_ANYTHING", "is set by Endpunkt"),
-                ("SCORING_TIMEOUT_MS", "request_timeout_ms"),
+                ("SCORING_TIMEOUT_MS", "'x' must be a whole number of milliseconds"),
+                ("AZUREML_DEBUG_PORT", "--local --vscode-debug"),
                 ("A=B", "no '=' in names"),
                 ("", "no environment variable"),
             ]
@@ -261,10 +286,10 @@ ROOM = "over the quota"
             "no NUL",
         ),
         (
-            put(batch(settings=BatchSettings(environment_variables={"AZUREML_BI_OUTPUT_PATH": "/"})), "nightly"),
+            put(batch(settings=BatchSettings(environment_variables={"ENDPUNKT_X": "/"})), "nightly"),
             {},
             "BadArgument",
-            "spec.settings.environment_variables.AZUREML_BI_OUTPUT_PATH",
+            "spec.settings.environment_variables.ENDPUNKT_X",
             "is set by Endpunkt",
         ),
         (
@@ -335,7 +360,7 @@ ROOM = "over the quota"
             {"quotas": Quotas(instances_per_deployment=8)},
             "OutOfQuota",
             "autoscale.profiles.0.capacity.maximum",
-            ROOM,
+            "would be over the quota of",
         ),
         # Assets
         (register("relative"), {}, "BadArgument", "path", "absolute path"),

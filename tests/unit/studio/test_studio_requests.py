@@ -51,7 +51,7 @@ def test_conditions_that_are_refused(if_match: str | None, if_none_match: str | 
 def test_every_problem_is_told_with_its_path_in_the_body() -> None:
     body = {
         "model": {"id": "m:1"},
-        "instance_count": 99,
+        "instance_count": -1,
         "enviroment": {},
         "request_settings": {"max_queue_wait_ms": -1},
     }
@@ -83,7 +83,7 @@ def test_logs_are_asked_for_in_azures_words() -> None:
 def test_autoscale_problems_are_told_in_the_spelling_of_the_body() -> None:
     profile = {
         "name": "default",
-        "capacity": {"minimum": 1, "maximum": 99, "default": 1},
+        "capacity": {"minimum": 1, "maximum": -1, "default": 1},
         "rules": [{"metricTrigger": 1}],
     }
     targets = refusal(lambda: requests.set_autoscale("diabetes", "blue", {"profiles": [profile]}))[2]

@@ -128,7 +128,8 @@ class EnvironmentReference(Part):
 
 
 class CollectedData(Part):
-    """Where a collection's data is registered. The name and version are kept, the path says where it lies."""
+    """Where Azure would register a collection's data. It is kept and has no effect: the data lies in the home, below
+    data/<endpoint>/<deployment>/<collection>."""
 
     name: str | None = None
     version: str | None = None
@@ -194,7 +195,7 @@ class OnlineDeploymentSpec(Part):
     environment: EnvironmentReference | None = None
     environment_variables: Tags = {}
     instance_type: str = "Standard_DS1_v2"
-    instance_count: int = Field(default=1, ge=0, le=50)
+    instance_count: int = Field(default=1, ge=0)
     request_settings: RequestSettings = RequestSettings()
     liveness_probe: Probe = Probe()
     readiness_probe: Probe = Probe()
@@ -228,7 +229,7 @@ class BatchSettings(Part):
 class BatchResources(Part):
     """How many instances a job gets."""
 
-    instance_count: int = Field(default=1, ge=1, le=50)
+    instance_count: int = Field(default=1, ge=1)
 
 
 class BatchDeploymentSpec(Part):
@@ -294,9 +295,9 @@ class ScaleRule(_Monitor):
 class Capacity(_Monitor):
     """Bounds of the instance count, inclusive, and the count to hold when a metric is missing."""
 
-    minimum: int = Field(ge=0, le=50)
-    maximum: int = Field(ge=1, le=50)
-    default: int = Field(ge=0, le=50)
+    minimum: int = Field(ge=0)
+    maximum: int = Field(ge=1)
+    default: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Capacity":

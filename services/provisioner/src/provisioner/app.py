@@ -1,8 +1,8 @@
 """The provisioner's loop: tables in, commands decided, instances reconciled, state told.
 
 Start: take the home (one provisioner a home), read the tables, adopt what runs, reconcile, then handle commands. Stop:
-no more commands, drain and end every instance, tell the last usage. An error leaves the instances running: the next
-provisioner adopts them.
+no more commands, tell the usage so far; instances go on and the next provisioner adopts them, as after an error, unless
+`instances_at_stop` says to drain and end every one first.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ from provisioner.artifacts import SourceFiles
 from provisioner.compute.housekeeping import Housekeeping
 from provisioner.compute.process import InstanceProcess, ProcessCompute
 from provisioner.core.counts import newer
-from provisioner.core.lifecycle import Phase
+from provisioner.core.lifecycle import PROVEN
 from provisioner.events import Events
 from provisioner.handler import CommandHandler
 from provisioner.identity.server import Identity
@@ -82,7 +82,7 @@ class Provisioner:
         return {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain and end every instance."""
+        """Work until `stop` is set."""
         # Neither an instance's memory nor this process's, which holds keys for moments, belongs in a core file.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with _sole_owner(self._settings.home):
@@ -133,7 +133,7 @@ class Provisioner:
             reconciler.remains,
         )
         tables.ask(handler.hear)
-        sampler = Sampler(publisher, settings.source, catalog, lambda: _ready(reconciler))
+        sampler = Sampler(publisher, settings.source, catalog, lambda: _in_service(reconciler))
         log_bytes = int(settings.log_mib * 2**20)
         housekeeping = Housekeeping(compute, lambda: [tracked.process for tracked in reconciler.running()], log_bytes)
         background = [
@@ -146,12 +146,13 @@ class Provisioner:
             asyncio.create_task(sampler.run(), name="sampler"),
         ]
         assert tables.reader.failed is not None
-        # Commands end with `stop`; whatever else runs is needed until the last instance has ended.
+        # Commands end with `stop`; whatever else runs is needed until the last instance that drains has ended.
         needed = [asyncio.shield(task) for task in (tables.reader.failed, *background)]
         try:
             await until_first(stop.wait(), self._handle_commands(handler, publisher), *needed)
             self._waiting_for = ["its end"]
-            await _stop_instances(reconciler)
+            if settings.instances_at_stop == "drain":
+                await _stop_instances(reconciler)
         finally:
             for task in background:
                 task.cancel()
@@ -256,8 +257,8 @@ async def _stop_instances(reconciler: Reconciler) -> None:
     await reconciler.idle.wait()
 
 
-def _ready(reconciler: Reconciler) -> list[InstanceProcess]:
-    return [tracked.process for tracked in reconciler.running() if tracked.instance.phase is Phase.READY]
+def _in_service(reconciler: Reconciler) -> list[InstanceProcess]:
+    return [tracked.process for tracked in reconciler.running() if tracked.instance.phase in PROVEN]
 
 
 @contextlib.contextmanager

@@ -18,8 +18,10 @@ from contracts.messages.endpoints import EventReason
 from provisioner.compute.prepared import Prepared
 from provisioner.compute.probes import probe
 from provisioner.compute.process import InstanceProcess, NotStarted, ProcessCompute
+from provisioner.compute.variables import overruled
 from provisioner.core.failures import Exit, not_started, why_ended
-from provisioner.core.lifecycle import Event, Instance, Phase, Place
+from provisioner.core.lifecycle import PROVEN, Event, Instance, Phase, Place
+from provisioner.core.told import created, unready
 from provisioner.events import Events
 from provisioner.identity.injection import SecretsInjectionError
 from provisioner.instruments import INSTANCES
@@ -111,14 +113,15 @@ class Instances:
             process = self._compute.start(id, place, template, prepared, variables)
         except (SecretsInjectionError, NotStarted, OSError) as error:
             self._trust.forget(id)
-            told = error.error if isinstance(error, SecretsInjectionError) else not_started(str(error))
+            told = not_started(str(error)) if isinstance(error, OSError) else error.error
             log.error("cannot start an instance of %s/%s: %s", place.endpoint, place.deployment, told.message)
             self._events.tell(place.endpoint, place.deployment, "Failed", f"{told.code}: {told.message}")
             self._keeper.died(place, None, told)
             return False
         record = process.record
         log.info("started %s at %s, process %d", id, record.address, record.pid)
-        self._tell(record.place, id, "Created", f"an instance of {spec.instance_type} at {record.address}")
+        lacks = self._compute.isolation.not_enforced(record.user)
+        self._tell(record.place, id, "Created", created(spec.instance_type, record.address, lacks, overruled(spec)))
         self._tell(record.place, id, "Started", f"process {record.pid} runs and has not answered yet")
         self._track(process, Phase.STARTING, record.started_at)
         return True
@@ -192,17 +195,14 @@ class Instances:
         self._tracked[record.id] = tracked
         self._meter.begin(record, counted_to)
         self._count()
-        if phase in (Phase.STARTING, Phase.READY):
-            watching = probe(
-                record.address,
-                process.folder,
-                lambda: self._keeper.newest_spec(record.place) or record.spec,
-                phase is Phase.READY,
-                lambda: self._on_ready(tracked),
-                lambda error: self._on_condemned(tracked, error),
-            )
+        if tracked.instance.live:
+            watching = probe(record.address, process.folder, _Watched(self, tracked), phase is Phase.READY)
             tracked.prober = asyncio.create_task(watching, name=f"probe {record.id}")
         return tracked
+
+    def newest_spec(self, tracked: Tracked) -> Spec:
+        """The newest specification of an instance's generation."""
+        return self._keeper.newest_spec(tracked.instance.place) or tracked.process.record.spec
 
     # What happens to instances
 
@@ -213,14 +213,24 @@ class Instances:
         self._count()
         self._keeper.changed(tracked.instance.place.endpoint)
 
-    def _on_ready(self, tracked: Tracked) -> None:
+    def on_ready(self, tracked: Tracked) -> None:
+        """It answers, for the first time or again."""
+        again = tracked.instance.phase is Phase.UNREADY
         self._happen(tracked, Event.HEALTHY)
         took = (datetime.now(UTC) - tracked.instance.started_at).total_seconds()
-        log.info("%s is ready after %.2f s", tracked.instance.id, took)
-        self._tell(tracked.instance.place, tracked.instance.id, "Ready", f"it answers, {took:.1f} s after its start")
+        message = "it answers again" if again else f"it answers, {took:.1f} s after its start"
+        log.info("%s is ready: %s", tracked.instance.id, message)
+        self._tell(tracked.instance.place, tracked.instance.id, "Ready", message)
 
-    def _on_condemned(self, tracked: Tracked, error: DeploymentError) -> None:
-        reason: EventReason = "LivenessProbeFailed" if tracked.instance.phase is Phase.READY else "ReadinessProbeFailed"
+    def on_unready(self, tracked: Tracked, failures: int, last: str) -> None:
+        """It does not answer as a ready one does."""
+        self._happen(tracked, Event.UNHEALTHY)
+        log.warning("%s is not ready: %s", tracked.instance.id, last)
+        self._tell(tracked.instance.place, tracked.instance.id, "ReadinessProbeFailed", unready(failures, last))
+
+    def on_condemned(self, tracked: Tracked, error: DeploymentError) -> None:
+        """It must go."""
+        reason: EventReason = "LivenessProbeFailed" if tracked.instance.phase in PROVEN else "ReadinessProbeFailed"
         self._tell(tracked.instance.place, tracked.instance.id, reason, error.message)
         self._failed(tracked, error)
         self._happen(tracked, Event.CONDEMNED)
@@ -249,9 +259,8 @@ class Instances:
     def _failed(self, tracked: Tracked, error: DeploymentError) -> None:
         tracked.failed = True
         instance = tracked.instance
-        ready_seconds = self._clock() - instance.since if instance.phase is Phase.READY else None
         log.warning("%s failed: %s: %s", instance.id, error.code, error.message)
-        self._keeper.died(instance.place, ready_seconds, error)
+        self._keeper.died(instance.place, instance.ready_seconds(self._clock()), error)
 
     def _tell(self, place: Place, id: str, reason: EventReason, message: str) -> None:
         self._events.tell(place.endpoint, place.deployment, reason, message, id)
@@ -264,3 +273,26 @@ class Instances:
             self.idle.clear()
         else:
             self.idle.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """One instance, as its probe sees it. A probe that was cancelled may say one more word, which counts no more."""
+
+    instances: Instances
+    tracked: Tracked
+
+    def spec(self) -> Spec:
+        return self.instances.newest_spec(self.tracked)
+
+    def ready(self) -> None:
+        if self.tracked.instance.live:
+            self.instances.on_ready(self.tracked)
+
+    def unready(self, failures: int, last: str) -> None:
+        if self.tracked.instance.live:
+            self.instances.on_unready(self.tracked, failures, last)
+
+    def condemned(self, error: DeploymentError) -> None:
+        if self.tracked.instance.live:
+            self.instances.on_condemned(self.tracked, error)

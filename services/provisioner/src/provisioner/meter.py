@@ -1,4 +1,4 @@
-"""Tells instance time (every few seconds) and what ready instances use (every second).
+"""Tells instance time (every few seconds) and what instances in service use (every second).
 
 <home>/instances/told.json holds the instant up to which instance time is told. It is written after the log has it, so
 a provisioner that was killed goes on from there: adopted instances have no gap, and at worst, when it was killed just
@@ -88,8 +88,9 @@ class InstanceMeter:
 
 
 class Sampler:
-    """Tells CPU, memory and disk of ready instances as percentages of their instance type, and of the disk that holds
-    their folder. `sampled()` says which are ready."""
+    """Tells CPU and memory of instances as percentages of their instance type, and how full the disk is that holds
+    their folder: they share it, and no type bounds it. `sampled()` says which: those in service, as rules would take
+    what an init() uses for load, and what a drained instance does not use for room."""
 
     def __init__(
         self, publisher: Publisher, source: str, catalog: Catalog, sampled: Callable[[], Iterable[InstanceProcess]]

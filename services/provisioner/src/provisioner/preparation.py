@@ -20,7 +20,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from contracts.environments.builder import BuildFailed, Built
 from contracts.messages import Artifact, DeploymentDesired, DeploymentError, EndpointDesired, EnvironmentDesired
 from contracts.messages.endpoints import EventReason
-from provisioner.compute.logs import end_of
+from provisioner.compute.logs import append, end_of
 from provisioner.compute.prepared import Prepared
 from provisioner.core.failures import not_built, not_fetched, not_started
 from provisioner.events import Events
@@ -32,6 +32,10 @@ R = TypeVar("R")
 
 _LARGEST_FILE = 1 << 20
 _LARGEST_BUILD_LOG = 512 << 10
+_LARGEST_TEXT = 2 * _LARGEST_BUILD_LOG
+"""Of what is written down for people about a generation: every retry adds to it."""
+_MOST_EVENTS = 100
+"""Of a generation's builds, which fail anew with every retry and need not say the same each time."""
 _THREADS = 16
 """Files come from a disk or a network: threads wait most of the time."""
 
@@ -195,6 +199,7 @@ class _Job:
         self._key = key
         self._text = text
         self._said = said
+        self._writing = threading.Lock()
         self.canceled = threading.Event()
         """Set when nobody needs it any more: threads, which nothing else can end, end at their next progress."""
 
@@ -219,7 +224,7 @@ class _Job:
         name = environment.file or environment.artifact.name
         self._tell(f"building the environment of '{name}'", "Building")
         raw = await self.in_thread(self._store.read, environment.artifact, environment.file, _LARGEST_FILE)
-        built = await self._builder.build(name, raw.decode(), self._progress)
+        built = await self._builder.build(name, raw.decode(), self._milestone)
         await self._copy(built.log)
         self._tell(f"the environment of '{name}' is built ({built.digest[:12]})", "Built")
         return built.python
@@ -251,6 +256,13 @@ class _Job:
             self._said.add(said)
             self._events.tell(self._key[0], self._key[1], reason, message)
 
+    def _milestone(self, line: str) -> None:
+        """A step of the build, of which there are a handful."""
+        if len(self._said) < _MOST_EVENTS:
+            self._tell(line, "Building")
+        else:
+            self._note(line)
+
     def _progress(self, line: str) -> None:
         if self.canceled.is_set():
             raise _Canceled
@@ -261,8 +273,8 @@ class _Job:
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
             self._text.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with self._text.open("a", encoding="utf-8") as file:
-                file.write(f"{at} {text}\n")
+            with self._writing:
+                append(self._text, f"{at} {text}\n", _LARGEST_TEXT)
         except OSError as error:
             log.warning("cannot write %s: %s", self._text, error)
 

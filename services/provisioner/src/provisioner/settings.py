@@ -1,5 +1,7 @@
 """What the provisioner is told, by ENDPUNKT_<FIELD> variables."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from contracts.catalog import CatalogFile, load_catalog
@@ -18,6 +20,9 @@ class ProvisionerSettings(Settings):
     )
     drain_seconds: float = Field(default=2.0, ge=0, description="from 'it drains' in the log to SIGTERM")
     stop_seconds: float = Field(default=5.0, ge=0, description="from the end of an instance's drain time to SIGKILL")
+    instances_at_stop: Literal["keep", "drain"] = Field(
+        default="keep", description="on SIGTERM: left to the next provisioner, or drained and ended"
+    )
     usage_seconds: float = Field(default=5.0, gt=0, description="how often instance time is told")
     instance_users: str = Field(
         default=f"{USERS[0]}-{USERS[-1]}",

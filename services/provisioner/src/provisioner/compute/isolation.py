@@ -79,12 +79,30 @@ class Isolation:
             return said
         names = ", ".join(missing)
         said.append(f"control groups cannot be made for {names} (version {self.groups.version}; not writable)")
+        said += self._unbounded("the CPU of instances", by_user=self.switches)
+        if "pids" in missing and self.switches:
+            said.append("the number of processes is bounded by user")
+        return said
+
+    def not_enforced(self, user: int | None) -> list[str]:
+        """What does not hold for an instance that runs as a `user` of its own (None: as the services'), as parts of a
+        sentence for people; empty where everything holds."""
+        said = []
+        if user is None:
+            said.append("it runs as the services' user and can read what that can")
+        elif not self.hides:
+            said.append("it sees what others may read")
+        return said + self._unbounded("its CPU", by_user=user is not None)
+
+    def _unbounded(self, cpu: str, *, by_user: bool) -> list[str]:
+        missing = self.groups.missing
+        said = []
         if "memory" in missing:
-            said.append("an instance over the memory of its type is ended when that is seen, once a second")
+            said.append("memory over that of its type is seen once a second, and ends the instance only then")
         if "cpu" in missing:
-            said.append("the CPU of instances is not bounded")
-        if "pids" in missing:
-            said.append(f"the number of processes is {'bounded by user' if self.switches else 'not bounded'}")
+            said.append(f"{cpu} is not bounded")
+        if "pids" in missing and not by_user:
+            said.append("the number of processes is not bounded")
         return said
 
     def room(self, instance: str, limits: Limits, prepared: Prepared) -> Room:

@@ -1,9 +1,11 @@
-"""The last lines of files that may be long, read from their ends."""
+"""The last lines of files that may be long, read from their ends, and files that never get too long."""
 
 import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from contracts.shell.files import write_atomically
 
 
 def end_of(files: Sequence[Path], largest: int) -> bytes:
@@ -26,3 +28,14 @@ def last_lines(files: Sequence[Path], lines: int, largest: int) -> list[str]:
     """The last `lines` lines of `files` (oldest first) together. Of a line that does not lie within the last `largest`
     bytes as a whole, the end."""
     return end_of(files, largest).decode(errors="replace").splitlines()[-lines:]
+
+
+def append(path: Path, text: str, largest: int) -> None:
+    """Add to a file of lines. When it gets over `largest` bytes, of its newest half the whole lines are kept. Raises
+    OSError."""
+    with path.open("ab") as file:
+        file.write(text.encode(errors="replace"))
+        if file.tell() <= largest:
+            return
+    newest = end_of([path], largest // 2)
+    write_atomically(path, newest.partition(b"\n")[2] or newest)

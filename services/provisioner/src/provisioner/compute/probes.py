@@ -1,13 +1,13 @@
-"""Asks an instance GET / and says when it became ready, was given up, or stopped answering."""
+"""Asks an instance GET / for all its life, and says when it is ready, is not, is given up, or lives no more."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from typing import Protocol
 
 from contracts.messages import DeploymentError, OnlineDeploymentSpec
 from provisioner.compute.records import InstanceFolder
 from provisioner.core.failures import NOTHING_LISTENS, never_ready, no_longer_alive
-from provisioner.core.health import Streak, readiness_deadline, readiness_wait
+from provisioner.core.health import Readiness, Streak, first_liveness_wait, readiness_deadline, readiness_wait
 
 _STATUS_LINE = 64
 
@@ -37,39 +37,77 @@ async def ask(address: str, timeout: float) -> str | None:
     return f"the answer was {line[:_STATUS_LINE].decode(errors='replace').strip() or 'nothing'}"
 
 
-async def probe(
-    address: str,
-    folder: InstanceFolder,
-    spec: Callable[[], OnlineDeploymentSpec],
-    ready: bool,
-    on_ready: Callable[[], None],
-    on_condemned: Callable[[DeploymentError], None],
-) -> None:
-    """Watch over one instance until it is condemned or this is cancelled. `spec()` is the newest specification, whose
-    probes may change while it runs; `ready`: it was found at work."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+class Watched(Protocol):
+    """Whose health is watched, and who hears of it."""
+
+    def spec(self) -> OnlineDeploymentSpec:
+        """The newest specification: probes may change while an instance runs."""
+
+    def ready(self) -> None:
+        """It is ready now and was not before."""
+
+    def unready(self, failures: int, last: str) -> None:
+        """It was ready and is not any more, after so many failures in a row."""
+
+    def condemned(self, error: DeploymentError) -> None:
+        """It must go."""
+
+
+async def probe(address: str, folder: InstanceFolder, watched: Watched, ready: bool) -> None:
+    """Watch over one instance until it is condemned or this is cancelled. `ready`: it was found at work."""
+    began = asyncio.get_running_loop().time()
     if not ready:
-        streak = Streak()
-        while True:
-            settings = spec().readiness_probe
-            failure = await ask(address, settings.timeout)
-            streak = streak.after(failure is None)
-            if streak.ready(settings):
-                break
-            age = loop.time() - began
-            if age >= readiness_deadline(settings):
-                on_condemned(never_ready(readiness_deadline(settings), folder.log_tail(), failure))
-                return
-            await asyncio.sleep(readiness_wait(age))
-        on_ready()
-    streak = Streak()
-    await asyncio.sleep(max(0.0, began + spec().liveness_probe.initial_delay - loop.time()))
+        if (error := await _first_ready(address, folder, watched, began)) is not None:
+            watched.condemned(error)
+            return
+        watched.ready()
+    # Two probes, two rhythms: neither may wait for the other's answer.
+    async with asyncio.TaskGroup() as group:
+        readiness = group.create_task(_watch_readiness(address, watched))
+        error = await _dead(address, folder, watched, began)
+        readiness.cancel()
+        watched.condemned(error)
+
+
+async def _first_ready(address: str, folder: InstanceFolder, watched: Watched, began: float) -> DeploymentError | None:
+    """None when it is ready; the error when it did not get there in time."""
+    loop = asyncio.get_running_loop()
+    readiness = Readiness()
     while True:
-        settings = spec().liveness_probe
+        settings = watched.spec().readiness_probe
+        failure = await ask(address, settings.timeout)
+        readiness = readiness.after(failure is None, settings)
+        if readiness.ready:
+            return None
+        age = loop.time() - began
+        if age >= readiness_deadline(settings):
+            return never_ready(readiness_deadline(settings), folder.log_tail(), failure)
+        await asyncio.sleep(readiness_wait(age))
+
+
+async def _watch_readiness(address: str, watched: Watched) -> None:
+    """Tell each change of it until cancelled."""
+    readiness = Readiness(ready=True)
+    while True:
+        settings = watched.spec().readiness_probe
         await asyncio.sleep(settings.period)
         failure = await ask(address, settings.timeout)
+        before, readiness = readiness, readiness.after(failure is None, settings)
+        if readiness.ready and not before.ready:
+            watched.ready()
+        elif before.ready and not readiness.ready:
+            watched.unready(-readiness.streak.length, failure or "")
+
+
+async def _dead(address: str, folder: InstanceFolder, watched: Watched, began: float) -> DeploymentError:
+    """Why it lives no more, once that is so."""
+    age = asyncio.get_running_loop().time() - began
+    await asyncio.sleep(first_liveness_wait(watched.spec().liveness_probe, age))
+    streak = Streak()
+    while True:
+        settings = watched.spec().liveness_probe
+        failure = await ask(address, settings.timeout)
         streak = streak.after(failure is None)
-        if failure is not None and streak.dead(settings):
-            on_condemned(no_longer_alive(-streak.length, failure, folder.log_tail()))
-            return
+        if failure is not None and streak.fails(settings):
+            return no_longer_alive(-streak.length, failure, folder.log_tail())
+        await asyncio.sleep(settings.period)

@@ -1,6 +1,7 @@
 """Users of instances: numbers without a name or an account, one for each instance while it runs."""
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -29,7 +30,7 @@ class Users:
             if user not in busy:
                 self._taken.add(user)
                 return user
-        raise OSError(f"every user from {self._numbers[0]} to {self._numbers[-1]} has processes")
+        raise OSError(errno.EUSERS, f"every user from {self._numbers[0]} to {self._numbers[-1]} has processes")
 
     def keep(self, user: int) -> None:
         """An adopted instance has it."""

@@ -11,6 +11,7 @@ from provisioner.compute.prepared import Prepared
 from provisioner.compute.records import InstanceFolder, drain_seconds
 from provisioner.core.lifecycle import Place
 
+_TIMEOUT = "SCORING_TIMEOUT_MS"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -32,7 +33,7 @@ def variables_of(
         **given,
         "HOME": str(folder.work),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(prepared.runtime), given.get("PYTHONPATH")))),
-        "SCORING_TIMEOUT_MS": str(spec.request_settings.request_timeout_ms),
+        _TIMEOUT: str(_timeout(spec, given)),
         "ENDPUNKT_ENDPOINT": place.endpoint,
         "ENDPUNKT_DEPLOYMENT": place.deployment,
         "ENDPUNKT_CONCURRENCY": str(spec.request_settings.max_concurrent_requests_per_instance),
@@ -54,3 +55,22 @@ def variables_of(
         variables["ENDPUNKT_COLLECTOR"] = spec.data_collector.model_dump_json()
         variables["ENDPUNKT_COLLECTOR_DIR"] = str(folder.collected)
     return variables
+
+
+def overruled(spec: OnlineDeploymentSpec) -> list[str]:
+    """Which of the variables that a deployment gives its instances have otherwise."""
+    given = spec.environment_variables
+    ours = {"HOME"}
+    if spec.code_configuration is not None:
+        ours |= {"AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT"}
+    if spec.model is not None:
+        ours.add("AZUREML_MODEL_DIR")
+    if _TIMEOUT in given and int(given[_TIMEOUT]) != _timeout(spec, given):
+        ours.add(_TIMEOUT)
+    return sorted(ours & given.keys())
+
+
+def _timeout(spec: OnlineDeploymentSpec, given: Mapping[str, str]) -> int:
+    """Milliseconds. Nobody waits longer than the router does, so longer ones mean that."""
+    limit = spec.request_settings.request_timeout_ms
+    return min(int(given.get(_TIMEOUT, limit)), limit)

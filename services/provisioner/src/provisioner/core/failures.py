@@ -1,8 +1,9 @@
-"""Why an instance died, in Azure's words.
+"""Why an instance died, or never lived, in Azure's words: its error codes, and its names of events for the two probes.
 
 PURE, see the package. What an instance says of itself comes from user code's process: it is bounded and checked here.
 """
 
+import errno
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -98,17 +99,30 @@ def never_ready(seconds: float, log: bytes, last: str | None = None) -> Deployme
         said = f"the port never opened: the process runs, but nothing listened {within}; init() may still be at work"
         return _error("ResourceNotReady", _with_next_step(said, "Make init() faster, or raise the probe."), log)
     said = f"the instance listens, but did not answer GET / with 200 {within}, the last time: {last}"
-    return _error("ResourceNotReady", _with_next_step(said, "Look at its log: the script answers, or hangs."), log)
+    step = "Look at its log: the script hangs, or holds the interpreter."
+    return _error("ReadinessProbeFailed", _with_next_step(said, step), log)
 
 
 def no_longer_alive(failures: int, last: str, log: bytes) -> DeploymentError:
     """The error of an instance that stopped answering."""
-    return _error("ResourceNotReady", f"the liveness probe failed {failures} times in a row, the last: {last}", log)
+    return _error("LivenessProbeFailed", f"the liveness probe failed {failures} times in a row, the last: {last}", log)
 
 
-def not_started(reason: str) -> DeploymentError:
+NO_ROOM = frozenset({
+    errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE, errno.EUSERS
+})  # fmt: skip
+"""What the system says when it has no more of something: processes, memory, disk, files, ports, users."""
+
+
+def why_not_started(number: int | None) -> str:
+    """The code of a system error that kept an instance from starting."""
+    return "PodUnschedulable" if number in NO_ROOM else "InternalServerError"
+
+
+def not_started(reason: str, code: str = "InternalServerError") -> DeploymentError:
     """The error of an instance whose process could not be started at all."""
-    return _error("InternalServerError", f"the instance could not be started: {reason}", b"")
+    step = "This machine has no room for it: use fewer instances." if code == "PodUnschedulable" else None
+    return _error(code, _with_next_step(f"the instance could not be started: {reason}", step), b"")
 
 
 def not_built(reason: str, log: Sequence[str]) -> DeploymentError:
@@ -118,9 +132,10 @@ def not_built(reason: str, log: Sequence[str]) -> DeploymentError:
 
 
 def not_fetched(reason: str) -> DeploymentError:
-    """The error of a deployment whose files could not be brought to this machine."""
+    """The error of a deployment whose files could not be brought to this machine. They were in the store when it was
+    accepted, so the fault is not the deployment's."""
     said = _with_next_step(f"its files could not be brought here: {reason}", "It is tried again.")
-    return _error("ResourceNotReady", said, b"")
+    return _error("InternalServerError", said, b"")
 
 
 def _with_next_step(said: str, step: str | None) -> str:

@@ -1,7 +1,7 @@
 """The life of an instance, as one table, and the back-off between the lives of its place.
 
 PURE, see the package. Rules of this file: an event that the table does not list raises and changes nothing; an
-instance that gets traffic (READY) is never stopped before it was drained; times are seconds of any steady clock.
+instance that may get traffic (PROVEN) is never stopped before it was drained; times are seconds of any steady clock.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,8 @@ class Phase(StrEnum):
     """The process runs and does not answer yet."""
     READY = "ready"
     """It answers: the router may send to it."""
+    UNREADY = "unready"
+    """It was ready and does not answer now: it gets no request until it does again, and is not replaced for that."""
     FAILED = "failed"
     """It runs but never answered in time, or stopped answering: it must go."""
     DRAINING = "draining"
@@ -34,6 +36,7 @@ class Event(StrEnum):
     """What happens to an instance."""
 
     HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
     CONDEMNED = "condemned"
     DRAIN = "drain"
     STOP = "stop"
@@ -48,6 +51,13 @@ LIFECYCLE: Mapping[Phase, Mapping[Event, Phase]] = {
         Event.EXITED: Phase.GONE,
     },
     Phase.READY: {
+        Event.UNHEALTHY: Phase.UNREADY,
+        Event.CONDEMNED: Phase.FAILED,
+        Event.DRAIN: Phase.DRAINING,
+        Event.EXITED: Phase.GONE,
+    },
+    Phase.UNREADY: {
+        Event.HEALTHY: Phase.READY,
         Event.CONDEMNED: Phase.FAILED,
         Event.DRAIN: Phase.DRAINING,
         Event.EXITED: Phase.GONE,
@@ -66,7 +76,11 @@ LIFECYCLE: Mapping[Phase, Mapping[Event, Phase]] = {
     Phase.GONE: {},
 }
 
-LIVE = (Phase.STARTING, Phase.READY)
+PROVEN = (Phase.READY, Phase.UNREADY)
+"""The phases of an instance that was ready once and still serves, or may again. Routers, who hear of it a moment later,
+may send to it in either: it drains before it ends."""
+
+LIVE = (Phase.STARTING, *PROVEN)
 """The phases in which an instance counts towards its deployment's number."""
 
 
@@ -86,8 +100,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance. `since` is when its phase began; `told_at` when the log said that it drains (the router's
-    cue); `drain_seconds` how long its longest request may still run once it was told to end."""
+    """One instance. `since` is when its phase began, for one of PROVEN when it was ready first; `told_at` when the log
+    said that it drains (the router's cue); `drain_seconds` how long its longest request may still run once it was told
+    to end."""
 
     id: str
     place: Place
@@ -109,7 +124,11 @@ class Instance:
             phase = LIFECYCLE[self.phase][event]
         except KeyError:
             raise IllegalEvent(f"{self.id} is {self.phase}: '{event}' cannot happen to it") from None
-        return replace(self, phase=phase, since=now)
+        return replace(self, phase=phase, since=self.since if phase in PROVEN and self.phase in PROVEN else now)
+
+    def ready_seconds(self, now: float) -> float | None:
+        """How long ago it was ready first; None for one that was not, or that is going."""
+        return now - self.since if self.phase in PROVEN else None
 
 
 LONGEST_BACKOFF = 60.0

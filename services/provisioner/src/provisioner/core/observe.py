@@ -14,9 +14,11 @@ from provisioner.core.lifecycle import Deaths, Instance, Phase, Place
 NEVER_READY = 0
 """The generation of a deployment of which no instance was ever ready."""
 
+# Readers know four states: one that is to get ready again is, to each of them, one that is to get ready.
 _TOLD: Mapping[Phase, Literal["Starting", "Ready", "Draining", "Failed"]] = {
     Phase.STARTING: "Starting",
     Phase.READY: "Ready",
+    Phase.UNREADY: "Starting",
     Phase.FAILED: "Failed",
     Phase.DRAINING: "Draining",
     Phase.STOPPING: "Draining",

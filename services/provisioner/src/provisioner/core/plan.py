@@ -3,9 +3,10 @@
 PURE, see the package. Level-triggered: `plan` looks only at how things are, so a plan that was interrupted anywhere
 goes on where it stopped. Rules that hold at every step:
 
-- An instance that gets traffic is drained first: the log says so, then `drain_seconds` pass, then it is stopped.
+- An instance that may get traffic is drained first: the log says so, then `drain_seconds` pass, then it is stopped.
 - While a new generation comes up, the older one keeps `wanted - ready(new)` instances. So a new one that never gets
   ready replaces nothing, and instances of the older one that die meanwhile are replaced as well.
+- One that is not ready for a while is not replaced, and drains first where there is one too many.
 - At most a quarter more instances than wanted are live at a time (rounded up; Kubernetes' default `maxSurge`).
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.messages import EndpointDesired
-from provisioner.core.lifecycle import Deaths, Instance, Phase, Place
+from provisioner.core.lifecycle import PROVEN, Deaths, Instance, Phase, Place
 
 SURGE = 0.25
 
@@ -132,7 +133,7 @@ def _deployment(
 
 def fallback(generation: int, live: Iterable[Instance], deaths: Mapping[Place, Deaths]) -> int | None:
     """The newest generation older than `generation` that has proven to work and still has, or just had, instances."""
-    proven = {instance.place.generation for instance in live if instance.phase is Phase.READY}
+    proven = {instance.place.generation for instance in live if instance.phase in PROVEN}
     proven |= {place.generation for place, record in deaths.items() if record.proven}
     return max((each for each in proven if each < generation), default=None)
 
@@ -178,7 +179,7 @@ def _free(first: Place, count: int, kept: Sequence[Instance]) -> list[Place]:
 
 
 def _surplus(instances: Iterable[Instance]) -> list[Step]:
-    return [Drain(instance.id) if instance.phase is Phase.READY else Stop(instance.id) for instance in _best(instances)]
+    return [Drain(instance.id) if instance.phase in PROVEN else Stop(instance.id) for instance in _best(instances)]
 
 
 def _at(when: float, now: float, step: Step, steps: list[Step], times: list[float]) -> None:

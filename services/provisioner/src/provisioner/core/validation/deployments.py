@@ -67,10 +67,11 @@ def _place(command: PutDeployment, endpoint: EndpointDesired, world: World) -> I
         return
     here, limit = len(endpoint.deployments), world.quotas.deployments_per_endpoint
     if here >= limit:
-        yield over_quota("deployment", f"deployments on '{endpoint.endpoint}'", here + 1, limit)
+        what = f"deployments on '{endpoint.endpoint}'"
+        yield over_quota("deployment", what, here + 1, limit, "deployments_per_endpoint")
     everywhere = sum(len(each.deployments) for each in world.endpoints.values())
     if everywhere >= world.quotas.deployments:
-        yield over_quota("deployment", "deployments", everywhere + 1, world.quotas.deployments)
+        yield over_quota("deployment", "deployments", everywhere + 1, world.quotas.deployments, "deployments")
 
 
 def _instances(command: PutDeployment, world: World) -> Iterator[Problem]:

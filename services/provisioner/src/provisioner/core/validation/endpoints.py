@@ -33,7 +33,7 @@ def create(command: CreateEndpoint, world: World) -> Iterator[Problem]:
         message = f"'{name}' is still being deleted: try again when it is gone"
         yield Problem(code="ResourceNotReady", field="endpoint", message=message)
     if len(world.endpoints) >= world.quotas.endpoints:
-        yield over_quota("endpoint", "endpoints", len(world.endpoints) + 1, world.quotas.endpoints)
+        yield over_quota("endpoint", "endpoints", len(world.endpoints) + 1, world.quotas.endpoints, "endpoints")
     if isinstance(command.spec, BatchEndpointSpec) and (default := command.spec.defaults.deployment_name):
         message = f"a new endpoint has no deployment '{default}' yet: create it, then update the endpoint's default"
         yield Problem(code="ResourceNotFound", field="spec.defaults.deployment_name", message=message)

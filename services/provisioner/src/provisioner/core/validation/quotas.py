@@ -11,16 +11,18 @@ from contracts.messages import AutoscaleSetting, DeploymentDesired, OnlineDeploy
 from provisioner.core.world import World
 
 
-def over_quota(field: str, what: str, asked: int, limit: int) -> Problem:
-    """There would be more of `what` than may be."""
-    message = f"{asked} {what} would be over the quota of {limit}: delete some, or raise it"
+def over_quota(field: str, what: str, asked: int, limit: int, setting: str) -> Problem:
+    """There would be more of `what` than may be; `setting` is the name of the limit's field in Quotas."""
+    variable = f"ENDPUNKT_QUOTA_{setting.upper()}"
+    message = f"{asked} {what} would be over the quota of {limit} ({variable}): take fewer, or raise the setting"
     return Problem(code="OutOfQuota", field=field, message=message)
 
 
 def instances(field: str, count: int, world: World) -> Iterator[Problem]:
     """A problem when one deployment would have too many instances."""
-    if count > world.quotas.instances_per_deployment:
-        yield over_quota(field, "instances of a deployment", count, world.quotas.instances_per_deployment)
+    limit = world.quotas.instances_per_deployment
+    if count > limit:
+        yield over_quota(field, "instances of a deployment", count, limit, "instances_per_deployment")
 
 
 def promised(spec: OnlineDeploymentSpec, autoscale: AutoscaleSetting | None) -> int:

@@ -18,13 +18,16 @@ from contracts.messages import (
 from provisioner.core.sources import stays_inside
 from provisioner.identity import references
 
-RESERVED = frozenset({"AZUREML_MODEL_DIR", "AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT", "SCORING_TIMEOUT_MS"})
 RESERVED_PREFIX = "ENDPUNKT_"
-RESERVED_FOR_BATCH = RESERVED | {"AZUREML_BI_OUTPUT_PATH"}
-RESERVED_ONLINE = RESERVED | {"IDENTITY_ENDPOINT", "IDENTITY_HEADER"}
+RESERVED_ONLINE = frozenset({"IDENTITY_ENDPOINT", "IDENTITY_HEADER"})
+"""Variables that nobody may set. Those that Azure sets too (AML_APP_ROOT and the like) may stand in a file: the
+platform's value wins, as there, and an instance's `Created` event says so."""
+DEBUG_PORT = "AZUREML_DEBUG_PORT"
+TIMEOUT = "SCORING_TIMEOUT_MS"
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 """Request headers that hold what nobody may collect."""
 WARMUP_FIELD = f"spec.properties.{WARMUP_REQUEST}"
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[^=\x00]+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -33,11 +36,20 @@ def check(spec: DeploymentSpec) -> Iterator[Problem]:
     """Every problem of a deployment's settings."""
     if not isinstance(spec, OnlineDeploymentSpec):
         variables = spec.settings.environment_variables
-        yield from _variables("spec.settings.environment_variables", variables, RESERVED_FOR_BATCH)
+        yield from _variables("spec.settings.environment_variables", variables, frozenset())
         yield from references.problems("spec.settings.environment_variables", variables, online=False)
         return
     yield from _variables("spec.environment_variables", spec.environment_variables, RESERVED_ONLINE)
     yield from references.problems("spec.environment_variables", spec.environment_variables)
+    if DEBUG_PORT in spec.environment_variables:
+        message = (
+            "opens one port for whoever reaches this machine, and all instances share its ports: debug with "
+            "`endpunkt online-deployment create --local --vscode-debug`"
+        )
+        yield _bad(f"spec.environment_variables.{DEBUG_PORT}", message)
+    timeout = spec.environment_variables.get(TIMEOUT, "1")
+    if not _MILLISECONDS.fullmatch(timeout):
+        yield _bad(f"spec.environment_variables.{TIMEOUT}", f"'{timeout}' must be a whole number of milliseconds")
     if spec.properties.get(IDEMPOTENT, "true") not in ("true", "false"):
         message = 'must be "true" or "false": may a request whose instance died be scored a second time?'
         yield _bad(f"spec.properties.{IDEMPOTENT}", message)
@@ -58,8 +70,7 @@ def _variables(field: str, variables: Mapping[str, str], reserved: frozenset[str
         if not _VARIABLE.fullmatch(name) or "\x00" in value:
             yield _bad(f"{field}.{name}", "is no environment variable: no '=' in names, and no NUL")
         elif name in reserved or name.startswith(RESERVED_PREFIX):
-            hint = " (set request_settings.request_timeout_ms)" if name == "SCORING_TIMEOUT_MS" else ""
-            yield _bad(f"{field}.{name}", f"is set by Endpunkt{hint}: choose another name")
+            yield _bad(f"{field}.{name}", "is set by Endpunkt: choose another name")
 
 
 def _collector(collector: DataCollector) -> Iterator[Problem]:
