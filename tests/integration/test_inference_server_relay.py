@@ -5,6 +5,7 @@ of it then holds up nobody else.
 pipe or spin until a file is there.
 """
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.integration.instances import DEADLINE, ServerProcess
@@ -211,3 +213,52 @@ def test_asyncio_and_signals_in_a_quick_run(serve: Callable[..., Quick]) -> None
             connection.request("POST", "/score", str(number))
             assert json.loads(connection.getresponse().read()) == str(number)
     assert server.stop() == 0
+
+
+NOW_AND_THEN = """
+import itertools, time
+count = itertools.count()
+def init(): pass
+def run(data):
+    if next(count) % 100 == 0: time.sleep(0.0015)
+    return data
+"""
+
+
+class Asking(asyncio.Protocol):
+    """A client that asks again with each answer, until it has had enough of them."""
+
+    def __init__(self, enough: int):
+        self.left = enough
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.ask()
+
+    def ask(self) -> None:
+        self.transport.write(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+
+    def data_received(self, data: bytes) -> None:
+        assert data.startswith(b"HTTP/1.1 200 ")
+        assert data.endswith(b'\r\n\r\n"hi"')
+        self.left -= 1
+        if self.left:
+            self.ask()
+        else:
+            self.done.set_result(None)
+
+
+async def test_the_loop_goes_to_and_fro_under_many_clients_and_everybody_is_answered(
+    serve: Callable[..., Quick],
+) -> None:
+    """Not every call is quick: the main thread takes and loses the loop all the time, with requests waiting."""
+    server = serve(NOW_AND_THEN)
+    loop = asyncio.get_running_loop()
+    clients = [
+        (await loop.create_connection(lambda: Asking(enough=600), "127.0.0.1", server.port))[1] for _ in range(64)
+    ]
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*(client.done for client in clients))
+    for client in clients:
+        client.transport.close()

@@ -86,7 +86,10 @@ class Relay:
         """Jobs that were submitted before the main thread had the loop come first, one in each turn."""
         if not self._main_turns or self._stopped:
             return
-        job = self._workers.jobs.get()
+        try:
+            job = self._workers.jobs.get_nowait()
+        except queue.Empty:  # this call is left from an earlier time that the main thread had the loop
+            return
         if not self._workers.jobs.empty():
             self._loop.soon(self._run_queued)
         if job is not None and job.claim():
