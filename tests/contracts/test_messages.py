@@ -97,7 +97,12 @@ def test_a_reader_ignores_a_new_field_at_any_depth_and_a_strict_one_names_each()
         ({"ce_type": "endpunkt.UpdateEndpoint.v1"}, b'"text"', "value", "object"),
         ({"ce_type": "endpunkt.UpdateEndpoint.v1"}, None, "value", "is empty"),
         ({"ce_type": "endpunkt.UpdateEndpoint.v1"}, b'{"endpoint": "1x"}', "endpoint", "at least 3"),
-        ({"ce_type": "endpunkt.UpdateEndpoint.v1"}, b'{"endpoint": "1xyz"}', "endpoint", "3 to 32 letters, digits and hyphens"),
+        (
+            {"ce_type": "endpunkt.UpdateEndpoint.v1"},
+            b'{"endpoint": "1xyz"}',
+            "endpoint",
+            "3 to 32 letters, digits and hyphens",
+        ),
     ],
 )
 def test_what_is_no_message_is_refused_with_the_field_and_the_reason(
