@@ -76,16 +76,23 @@ class Accounts:
 
     def _check_metering(self) -> None:
         quantities: dict[str, Counter[str]] = defaultdict(Counter)
-        numbers: dict[tuple[str, int, str], set[int]] = defaultdict(set)
-        for (source, epoch, key, number), record in self.usage.items():
+        for (_, _, key, _), record in self.usage.items():
             quantities[f"{key}/{hour_of(record.started_at):%Y-%m-%dT%HZ}"].update(record.quantities)
-            numbers[source, epoch, key].add(number)
         metered = {key: Counter(rollup.quantities) for key, rollup in self.rollups.items()}
         assert metered == quantities, f"metered {metered}, told {dict(quantities)}"
         lost = sum(rollup.lost for rollup in self.rollups.values())
-        gaps = sum(max(told) - len(told) for told in numbers.values())
-        assert lost == gaps, f"{lost} records are called lost, {gaps} are missing"
-        assert lost <= self.dropped, f"{lost} records are called lost, {self.dropped} were dropped"
+        skipped, cut = self._missing()
+        assert lost == skipped + cut, f"{lost} records are called lost, {skipped} are missing and {cut} ends"
+        assert skipped <= self.dropped, f"{skipped} records are missing, {self.dropped} were dropped"
+
+    def _missing(self) -> tuple[int, int]:
+        """How many numbers nobody told, and how many epochs ended without a last word and were followed by another."""
+        told: dict[tuple[str, str], dict[int, dict[int, bool]]] = defaultdict(lambda: defaultdict(dict))
+        for (source, epoch, key, number), record in self.usage.items():
+            told[source, key][epoch][number] = record.open
+        skipped = sum(max(numbers) - len(numbers) for epochs in told.values() for numbers in epochs.values())
+        cut = sum(epochs[each][max(epochs[each])] for epochs in told.values() for each in sorted(epochs)[:-1])
+        return skipped, cut
 
     def _check_costs(self) -> None:
         """The parts are the whole, to the last digit."""
@@ -97,7 +104,8 @@ class Accounts:
         assert sum(parts.values(), Decimal(0)) == whole, f"{dict(parts)} do not sum to {whole}"
 
     def _check_requests(self, epoch: int) -> None:
-        """Each request that a model got is told once; a router that is killed takes its last interval with it."""
+        """Each request that a model got is told once; a router that is killed takes its last interval with it, and
+        whoever hears the next one can tell."""
         told: Counter[tuple[int, str]] = Counter()
         for (_, of_epoch, key, _), record in self.usage.items():
             told[of_epoch, key] += record.quantities.get(REQUESTS, 0)
@@ -106,6 +114,10 @@ class Accounts:
             assert told[at] == self.handed[at] if exact else told[at] <= self.handed[at], (
                 f"{at}: models got {self.handed[at]} requests, {told[at]} are told"
             )
+            heard_again = any(key == at[1] and later > at[0] and told[later, key] for later, key in tuple(told))
+            if 0 < told[at] < self.handed[at] and heard_again:
+                lost = sum(each.lost for each in self.rollups.values() if each.key().startswith(f"{at[1]}/"))
+                assert lost, f"{at}: {self.handed[at] - told[at]} requests were lost unseen"
 
     def _check_instance_time(self, machine: Machine) -> None:
         """Every microsecond of an instance's life is told once."""

@@ -219,10 +219,10 @@ class Router:
     def _cut(self) -> str:
         counters = ((key, deployment.tally.handed) for key, deployment in self._table.deployments.items())
         records = self._meter.cut(self._world.now, counters)
-        for key in self._table.forget_removed():
-            self._meter.forget(key)
-        if records:
-            self._outbox.append(records)
+        closed = [self._meter.forget(key) for key in self._table.forget_removed()]
+        for interval in (records, [record for record in closed if record is not None]):
+            if interval:
+                self._outbox.append(interval)
         return f"cut usage: {len(records)} records"
 
     def _send_usage(self) -> str:

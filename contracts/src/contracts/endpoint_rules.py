@@ -22,10 +22,20 @@ ALLOWED_NETWORKS = "endpunkt.allowed_networks"
 """Networks (CIDR) or addresses, by comma, from which requests are answered; all others get 403."""
 
 REQUESTS_PER_SECOND = "endpunkt.requests_per_second"
-"""How many requests a second each router process takes for the endpoint; more get 429."""
+"""How many requests a second a router takes for the endpoint, all its processes together; more get 429."""
 
 CONNECTIONS = "endpunkt.connections"
-"""How many connections each router process takes for the endpoint at a time; requests on more get 429."""
+"""How many connections a router takes for the endpoint at a time, all its processes together; requests on more get
+429."""
+
+NEVER_STICKY = frozenset(
+    {
+        *("authorization", "azureml-model-deployment", "connection", "expect", "keep-alive", "proxy-authenticate"),
+        *("proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("x-ms-client-request-id", "x-request-id"),
+    }
+)
+"""Headers that keep no deployment: the router takes them for itself, or they are about one connection."""
 
 _PREFIX = "endpunkt."
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -67,6 +77,10 @@ def rules_of(properties: Mapping[str, str]) -> tuple[EndpointRules, dict[str, st
 
 def _sticky(text: str) -> Sticky:
     by, _, name = text.partition(":")
+    if by == "header" and name.lower() in NEVER_STICKY:
+        raise ValueError(
+            f"'{name}' is a header that the router keeps for itself: choose one of your own (x-session-id)"
+        )
     if by == "header" and _TOKEN.fullmatch(name):
         return Sticky(by="header", name=name.lower())
     if by == "cookie" and _TOKEN.fullmatch(name):

@@ -29,6 +29,7 @@ def used(
     epoch: int = 1,
     source: str = "router-1",
     deployment: str = "blue",
+    open: bool = False,
 ) -> UsageRecorded:
     return UsageRecorded(
         source=source,
@@ -39,6 +40,7 @@ def used(
         started_at=at,
         ended_at=at + timedelta(seconds=5),
         quantities=dict(quantities or {"requests": 1}),
+        open=open,
     )
 
 
@@ -92,7 +94,7 @@ def test_a_later_batch_adds_to_the_same_rollup_and_untouched_ones_are_not_writte
         ([(1, 1), (1, 2), (1, 2), (1, 1)], 2, 0),  # repeated
         ([(1, 1), (1, 4)], 2, 2),  # 2 and 3 are missing
         ([(1, 3)], 1, 2),  # the first two are missing
-        ([(1, 1), (1, 2), (7, 1), (7, 2)], 4, 0),  # a restart is no loss
+        ([(1, 1), (1, 2), (7, 1), (7, 2)], 4, 0),  # the restart of a source that stopped is no loss
         ([(1, 1), (7, 3)], 2, 2),  # but its first records may be lost
         ([(1, 1), (7, 1), (1, 1), (1, 2)], 2, 0),  # what is not beyond the watermark counts no second time
         ([(1, 1), (1, 3), (1, 2)], 2, 1),  # 2 was told as lost, and stays so
@@ -104,6 +106,43 @@ def test_records_of_one_source_in_one_hour(arrivals: list[tuple[int, int]], requ
     assert rollup.sources == {
         "router-1": Watermark(epoch=max(arrivals)[0], sequence=max(arrivals)[1]),
     }
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "lost"),
+    [
+        ([(1, 1, True), (1, 2, False), (7, 1, True)], 0),  # it was stopped
+        ([(1, 1, True), (1, 2, True)], 0),  # it goes on
+        ([(1, 1, True), (7, 1, True)], 1),  # it was killed
+        ([(1, 1, True), (7, 3, True)], 3),  # and what came next is lost as well
+        ([(1, 1, True), (7, 1, True), (9, 1, True)], 2),  # it was killed twice
+        ([(1, 1, True), (7, 1, True), (1, 2, False)], 1),  # its last word came too late
+        ([(1, 1, True), (7, 1, True), (1, 1, True), (7, 1, True)], 1),  # repeated
+        ([(1, 2, True), (1, 1, True), (7, 1, False)], 2),
+    ],
+)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_source_that_was_killed_is_one_interval_that_is_missing(
+    arrivals: list[tuple[int, int, bool]], lost: int, restarts: bool
+) -> None:
+    books, rollup = ledger(), None
+    for epoch, sequence, open in arrivals:
+        if rollup is not None and restarts:
+            books = ledger()
+            books.restore(UsageRollup.model_validate_json(rollup.model_dump_json()))
+        told = process(books, used(sequence, epoch=epoch, open=open))
+        rollup = told[0] if told else rollup
+    assert isinstance(rollup, UsageRollup)
+    assert rollup.lost == lost
+
+
+def test_a_kill_shows_in_the_hour_in_which_the_source_is_heard_again() -> None:
+    books = ledger()
+    before = only_rollup(books, used(1, open=True), used(1, source="other", open=True))
+    after = only_rollup(
+        books, used(1, epoch=7, at=NOON + HOUR), used(2, source="other", at=NOON + HOUR), now=NOON + HOUR
+    )
+    assert (before.lost, after.lost, books.tally.lost) == (0, 1, 1)
 
 
 def test_sources_do_not_disturb_each_other() -> None:

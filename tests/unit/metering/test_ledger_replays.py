@@ -25,14 +25,17 @@ step = st.tuples(
     st.sampled_from((1, 1, 1, 2, 4)),  # numbers on: more than one is a loss
     st.sampled_from((0, 20, 60)),  # minutes on
     st.dictionaries(st.sampled_from(METERS), st.integers(0, 10**12), min_size=1),
+    st.booleans(),  # whether more follows, if it is not killed
 )
 
 
-def series(deployment: str, source: str, steps: Sequence[tuple[int, int, int, dict[str, int]]]) -> list[UsageRecorded]:
+def series(
+    deployment: str, source: str, steps: Sequence[tuple[int, int, int, dict[str, int], bool]]
+) -> list[UsageRecorded]:
     """One source's records of one deployment, in order."""
     events = []
     epoch, sequence, at = 1, 0, NOON
-    for restarts, numbers, minutes, quantities in steps:
+    for restarts, numbers, minutes, quantities, open in steps:
         epoch, sequence = epoch + restarts, (0 if restarts else sequence) + numbers
         at += timedelta(minutes=minutes)
         events.append(
@@ -45,6 +48,7 @@ def series(deployment: str, source: str, steps: Sequence[tuple[int, int, int, di
                 started_at=at,
                 ended_at=at + timedelta(seconds=1),
                 quantities=quantities,
+                open=open,
             )
         )
     return events
@@ -107,14 +111,15 @@ def expected(log: list[UsageRecorded]) -> dict[str, tuple[dict[str, int], int]]:
     """Quantities and lost records of each rollup, counted in the plainest way."""
     quantities: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     lost: dict[str, int] = defaultdict(int)
-    last: dict[tuple[str, str, int], int] = defaultdict(int)
+    last: dict[tuple[str, str], tuple[int, int, bool]] = defaultdict(lambda: (0, 0, False))
     for event in dict.fromkeys(event.model_dump_json() for event in log):
         once = UsageRecorded.model_validate_json(event)
         key = f"diabetes/{once.deployment}/{once.started_at:%Y-%m-%dT%HZ}"
         for meter, quantity in once.quantities.items():
             quantities[key][meter] += quantity
-        lost[key] += once.sequence - last[once.deployment, once.source, once.epoch] - 1
-        last[once.deployment, once.source, once.epoch] = once.sequence
+        epoch, sequence, open = last[once.deployment, once.source]
+        lost[key] += once.sequence - 1 - (sequence if once.epoch == epoch else -open)
+        last[once.deployment, once.source] = once.epoch, once.sequence, once.open
     return {key: (dict(meters), lost[key]) for key, meters in quantities.items()}
 
 

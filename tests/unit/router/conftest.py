@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import json
+import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -28,6 +32,7 @@ from contracts.messages import (
     RequestSettings,
     ScaleProfile,
 )
+from contracts.shell.tls import ca_path, server_context
 from router.admission import Limits
 from router.gateway import Gateway, LiveDeployment
 from router.listener import Listener
@@ -52,9 +57,11 @@ class Documents:
     """Makes the documents of one endpoint."""
 
     @staticmethod
-    def deployment(*, idempotent: bool = False, autoscaled: bool = False, **settings: int) -> DeploymentDesired:
+    def deployment(
+        *, idempotent: bool = False, autoscaled: bool = False, minimum: int = 1, **settings: int
+    ) -> DeploymentDesired:
         scaling = AutoscaleSetting(
-            profiles=(ScaleProfile(name="default", capacity=Capacity(minimum=1, maximum=2, default=1)),)
+            profiles=(ScaleProfile(name="default", capacity=Capacity(minimum=minimum, maximum=2, default=1)),)
         )
         return DeploymentDesired(
             generation=1,
@@ -239,6 +246,15 @@ class Client:
                 body = await self.reader.read()
             return Answer(status, headers, body)
 
+    def hang_up(self) -> None:
+        """Be gone for good, which over TLS a close_notify says, and without it only a RST."""
+        if self.writer.get_extra_info("ssl_object") is None:
+            linger = struct.pack("ii", 1, 0)
+            self.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
+            self.writer.transport.abort()
+        else:
+            self.writer.close()
+
     async def closed(self) -> bytes:
         """Wait until the router closes the connection; returns what it still sent."""
         async with asyncio.timeout(10):
@@ -260,11 +276,12 @@ def score(body: bytes = b"{}", *headers: str, path: str = "/diabetes/score", key
 
 @dataclass
 class Bench:
-    """A router without TLS, whose table a test writes."""
+    """A router, whose table a test writes. `trust` is what its clients trust, None where it has no TLS."""
 
     gateway: Gateway
     listener: Listener
     port: int
+    trust: ssl.SSLContext | None
     models: list[Model] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
     score = staticmethod(score)
@@ -297,8 +314,18 @@ class Bench:
                 await asyncio.sleep(0.001)
 
     async def client(self, port: int | None = None) -> Client:
-        self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", port or self.port)))
+        host = "localhost" if self.trust is not None else None
+        opened = await asyncio.open_connection("127.0.0.1", port or self.port, ssl=self.trust, server_hostname=host)
+        self.clients.append(Client(*opened))
         return self.clients[-1]
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is left of any request."""
+        deployments = self.gateway.table.deployments.values()
+        return not any(deployment.in_flight for deployment in deployments) and not any(
+            instance.outstanding for deployment in deployments for instance in deployment.instances
+        )
 
 
 @pytest.fixture
@@ -307,15 +334,39 @@ def limits() -> Limits:
     return Limits()
 
 
+@pytest.fixture(scope="session")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's."""
+    home: Path = tmp_path_factory.mktemp("tls")
+    server = server_context(home, "router", ["localhost"])
+    return server, ssl.create_default_context(cafile=str(ca_path(home)))
+
+
 @pytest.fixture
-async def bench(limits: Limits) -> AsyncIterator[Bench]:
+def secured() -> bool:
+    """Whether the bench's router has TLS, as the service has; tests that ask for both ways are parametrized with it."""
+    return False
+
+
+@pytest.fixture
+async def bench(
+    limits: Limits,
+    secured: bool,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("router.server.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("router.listener._SWEEP_SECONDS", 0.05)
     gateway = Gateway(asyncio.get_running_loop(), SUFFIX, limits)
     listener = Listener(gateway)
-    port = await listener.start("127.0.0.1", 0, None)
-    running = Bench(gateway, listener, port)
+    server, trust = contexts if secured else (None, None)
+    port = await listener.start("127.0.0.1", 0, server)
+    running = Bench(gateway, listener, port, trust)
     yield running
     for client in running.clients:
         client.writer.close()
+    for connection in tuple(gateway.clients):
+        connection.abort()
     await listener.drain(0.2)
     for model in running.models:
         model.die()

@@ -1,4 +1,4 @@
-"""Requests through a running router, with models on real sockets: answers, retries, limits, slow parties, the end."""
+"""Requests through a running router, with models on real sockets: answers, retries, limits, slow parties."""
 
 import asyncio
 import json
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from router.admission import Limits
+
+BOTH = pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 
 Bench = Any
 Model = Any
@@ -307,6 +309,7 @@ async def test_a_stream_may_take_long_but_not_stand_still(bench: Bench) -> None:
     assert blue.tally.statuses == {200: 1, 408: 1}
 
 
+@BOTH
 async def test_parts_of_a_stream_pass_as_they_come(bench: Bench) -> None:
     go = asyncio.Event()
 
@@ -464,9 +467,29 @@ async def test_a_deployment_that_is_removed_refuses_those_that_wait_and_finishes
     assert (await running.score()).status == 404
 
 
+async def test_an_instance_that_answers_nonsense_gets_no_more_for_a_moment(bench: Bench) -> None:
+    broken, sound = await bench.model(b"nonsense\r\n\r\n"), await bench.model()
+    blue = bench.serve(broken, sound)
+    client = await bench.client()
+    assert (await client.score()).status == 502
+    assert blue.tally.ejections == 1
+    blue.instances[0].ejected_until += 60
+    assert [(await client.score()).status for _ in range(6)] == [200] * 6
+    assert (len(broken.requests), len(sound.requests), bench.quiet) == (1, 6, True)
+
+
+@pytest.mark.parametrize("status", [b"500 Oh No", b"503 Busy", b"404 What"])
+async def test_a_models_own_failures_eject_nobody(bench: Bench, status: bytes) -> None:
+    blue = bench.serve(await bench.model(reply(b"no", status)), await bench.model())
+    client = await bench.client()
+    assert Counter([(await client.score()).status for _ in range(10)]) == {424: 5, 200: 5}
+    assert blue.tally.ejections == 0
+
+
 # Clients that leave, or are slow
 
 
+@BOTH
 async def test_a_client_that_hangs_up_leaves_the_queue_at_once_and_the_model_when_it_answers(bench: Bench) -> None:
     gate = Gate()
     model = await bench.model(gate)
@@ -476,9 +499,9 @@ async def test_a_client_that_hangs_up_leaves_the_queue_at_once_and_the_model_whe
     await model.requests_seen(1)
     second.send(bench.score())
     await bench.until(lambda: blue.waiting)
-    second.writer.close()
+    second.hang_up()
     await bench.until(lambda: not blue.waiting)
-    first.writer.close()
+    first.hang_up()
     await bench.until(lambda: not bench.gateway.clients)
     assert blue.running == 1  # the model is still at it
     gate.opened.set()
@@ -487,6 +510,7 @@ async def test_a_client_that_hangs_up_leaves_the_queue_at_once_and_the_model_whe
     assert (await (await bench.client()).score()).status == 200
 
 
+@BOTH
 async def test_a_client_that_does_not_read_gives_the_slot_back_in_time(bench: Bench) -> None:
     megabyte = b"x" * (1 << 20)
 
@@ -504,6 +528,7 @@ async def test_a_client_that_does_not_read_gives_the_slot_back_in_time(bench: Be
     assert blue.running == 0
 
 
+@BOTH
 @pytest.mark.parametrize("size", [100 << 10, 3 << 20])
 async def test_a_client_that_fetches_no_answers_gets_no_more_and_harms_nobody(bench: Bench, size: int) -> None:
     model = await bench.model(reply(b"x" * size))
@@ -527,6 +552,7 @@ async def test_a_client_that_fetches_no_answers_gets_no_more_and_harms_nobody(be
     assert (await other.score()).body == b"small"
 
 
+@BOTH
 async def test_a_large_answer_to_a_slowish_client_arrives_whole(bench: Bench) -> None:
     body = bytes(range(256)) * (40 << 10)  # 10 MiB
     bench.serve(await bench.model(reply(body)), request_timeout_ms=10_000)
@@ -550,6 +576,7 @@ async def test_a_request_of_a_mebibyte_arrives_whole_and_again_where_it_is_retri
     assert [received.body == body for model in models for received in model.requests] == [True, True]
 
 
+@BOTH
 async def test_an_answer_before_the_request_was_read(bench: Bench) -> None:
     """A model that refuses a body without reading it: its answer passes, its connection is not used again."""
 
@@ -571,7 +598,7 @@ async def test_an_answer_before_the_request_was_read(bench: Bench) -> None:
     server.close()
 
 
-# An error of ours, and the end
+# An error of ours, and the metrics
 
 
 async def test_an_error_of_the_router_is_500_and_the_log_has_its_cause(
@@ -586,36 +613,6 @@ async def test_an_error_of_the_router_is_500_and_the_log_has_its_cause(
     assert answer.headers["x-request-id"] in caplog.text
     assert "ZeroDivisionError" in caplog.text
     assert (await (await bench.client()).score()).status == 200
-
-
-async def test_draining_finishes_what_runs_and_closes_what_is_idle(bench: Bench) -> None:
-    gate = Gate()
-    model = await bench.model(gate)
-    bench.serve(model)
-    idle, busy = await bench.client(), await bench.client()
-    assert (await idle.score(key="wrong")).status == 401
-    busy.send(bench.score())
-    await model.requests_seen(1)
-    draining = asyncio.create_task(bench.listener.drain(5))
-    assert await idle.closed() == b""
-    with pytest.raises(ConnectionError):  # nobody new
-        await bench.client()
-    assert not draining.done()
-    gate.opened.set()
-    answer = await busy.answer()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    await draining
-    assert bench.gateway.clients == set()
-
-
-async def test_draining_ends_after_its_time(bench: Bench) -> None:
-    model = await bench.model(Gate())
-    bench.serve(model, request_timeout_ms=60_000)
-    client = await bench.client()
-    client.send(bench.score())
-    await model.requests_seen(1)
-    await bench.listener.drain(0.05)
-    assert await client.closed() == b""
 
 
 async def test_metrics_are_read_from_the_counters(bench: Bench) -> None:

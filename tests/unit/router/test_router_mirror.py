@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from router.metrics import RouterMetrics
 from router.mirror import Comparison
 
 Bench = Any
@@ -108,6 +110,116 @@ async def test_a_client_that_leaves_takes_nothing_along(bench: Bench) -> None:
     assert (await second.score()).body == b"[2]"
     await shadow.requests_seen(1)
     assert compared.total() <= 1
+
+
+@pytest.mark.parametrize("where", ["table.Endpoint.mirrored", "copies.Copy.__init__", "copies.Copy.enter"])
+async def test_an_error_of_ours_in_the_copy_is_none_in_the_live_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    live, shadow = await bench.model(), await bench.model()
+    compared = await serve(bench, live, shadow)
+    client = await bench.client()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"router.{where}", lambda *_: 1 / 0)
+        answers = [await client.score() for _ in range(4)]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"[1]")] * 4
+    assert "ZeroDivisionError" in caplog.text
+    assert (len(live.requests), shadow.requests) == (4, [])
+    assert set(compared) <= {"unanswered"}
+    assert bench.quiet
+    assert [(await client.score()).status for _ in range(2)] == [200, 200]
+    await shadow.requests_seen(1)  # and then it is mirrored again
+
+
+async def test_an_error_of_ours_on_the_way_of_the_copy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, shadow = await bench.model(), await bench.model()
+    compared = await serve(bench, live, shadow)
+    client = await bench.client()
+    monkeypatch.setattr("router.copies.Copy.connected", lambda *_: 1 / 0, raising=False)
+    assert {(await client.score()).status for _ in range(4)} == {200}
+    await bench.until(lambda: compared == {"unanswered": 2} and bench.quiet)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def endless(_: Any) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 40)
+    while True:
+        yield bytes(1 << 16)
+
+
+async def test_a_copys_answer_is_bounded_in_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.copies.COPY_BYTES", 1 << 20)
+    over = asyncio.Event()
+
+    async def slow(_: Any) -> AsyncIterator[bytes]:
+        await over.wait()
+        yield OTHER
+
+    live, shadow = await bench.model(slow), await bench.model(endless)
+    compared = await serve(bench, live, shadow, share=50)
+    green = bench.gateway.table.deployments["diabetes", "green"]
+    client = await bench.client()
+    over.set()
+    assert (await client.score()).body == b"[2]"
+    over.clear()
+    client.send(bench.score())  # the second is copied
+    await bench.until(lambda: green.tally.statuses == {499: 1})  # while the live one lasts
+    assert (green.in_flight, compared) == (0, {})
+    assert not [upstream for upstream in bench.gateway.upstreams if upstream._instance in green.instances]
+    over.set()
+    assert (await client.answer()).body == b"[2]"
+    assert compared == {"unanswered": 1}
+
+
+async def test_a_copys_answer_is_bounded_in_time(bench: Bench) -> None:
+    """However little it sends: once the live answer is over, it has request_timeout_ms left."""
+
+    async def drips(_: Any) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        while True:
+            yield b"1\r\na\r\n"
+            await asyncio.sleep(0.01)
+
+    live, shadow = await bench.model(), await bench.model(drips)
+    compared = await serve(bench, live, shadow, request_timeout_ms=100)
+    green = bench.gateway.table.deployments["diabetes", "green"]
+    client = await bench.client()
+    assert [(await client.score()).status for _ in range(2)] == [200, 200]
+    await bench.until(lambda: compared == {"unanswered": 1})
+    assert (green.tally.statuses, green.in_flight) == ({408: 1}, 0)
+
+
+async def test_a_stream_is_compared_to_its_end_however_long_it_lasts(bench: Bench) -> None:
+    async def stream(_: Any) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            yield b"1\r\na\r\n"
+        yield b"0\r\n\r\n"
+
+    live, shadow = await bench.model(stream), await bench.model(stream)
+    compared = await serve(bench, live, shadow, request_timeout_ms=400)
+    client = await bench.client()
+    assert [(await client.score()).body for _ in range(2)] == [b"aaaaaa"] * 2
+    await bench.until(lambda: compared == {"same": 1})
+
+
+async def test_the_comparisons_are_metrics(bench: Bench) -> None:
+    registry = CollectorRegistry()
+    registry.register(RouterMetrics(bench.gateway, lambda: 0.0, lambda: 0.0))
+    live, shadow = await bench.model(), await bench.model()
+    compared = await serve(bench, live, shadow)
+    client = await bench.client()
+    for count, reply in enumerate((None, OTHER, BROKEN, b"nonsense\r\n\r\n"), 1):
+        shadow.reply = reply or live.reply
+        assert [(await client.score()).status for _ in range(2)] == [200, 200]
+        await bench.until(lambda count=count: compared.total() == count)
+    lines = generate_latest(registry).decode().splitlines()
+    of_green = 'deployment="green",endpoint="diabetes"'
+    for outcome in ("same", "body", "status", "unanswered"):
+        assert f'endpunkt_router_mirrored_total{{{of_green},outcome="{outcome}"}} 1.0' in lines
 
 
 def test_there_is_nothing_to_compare_without_a_live_answer() -> None:

@@ -232,3 +232,75 @@ def test_the_first_second_that_is_told_has_nothing_of_the_time_before() -> None:
     blue.apply(replace(route("a", "b"), autoscaled=True), now=1.0)
     sample = blue.tally.take_second("diabetes", "blue", "router-1", datetime(2026, 11, 1, tzinfo=UTC), in_flight=0)
     assert (sample.requests, sample.latency_ms_sum) == (1, 250)
+
+
+# An instance that lives but fails. The deployment's request_timeout is 5 s.
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "ejected"),
+    [
+        # when each request that timed out was sent, and when its time was over
+        ([], False),
+        ([(0, 5)], False),
+        ([(0, 5), (5, 10)], False),
+        ([(0, 5), (5, 10), (10, 15)], True),
+        ([(0, 5), (1, 6), (2, 7), (3, 8)], False),  # under way together: one slow moment
+        ([(0, 5), (1, 6), (5, 10), (6, 11), (10, 15)], True),
+        ([(0, 5), (5, 10), (14, 15)], False),  # it waited in the queue, and this instance had it for a second
+        ([(0, 5), (5, 10), (12.5, 15)], True),  # half of the time is enough
+        ([(0, 5), (5, 10), "answer", (10, 15)], False),  # it answers
+        ([(0, 5), (5, 10), "answer", (10, 15), (15, 20), (20, 25)], True),
+    ],
+)
+def test_several_timeouts_in_a_row_eject(timeouts: list[Any], ejected: bool) -> None:
+    blue = deployment("a", "b", concurrency=4)
+    a = blue.instances[0]
+    until = None
+    now = 0.0
+    for each in timeouts:
+        assert until is None
+        if each == "answer":
+            a.answered(concurrency=4)
+        else:
+            sent_at, now = each
+            until = blue.timed_out(a, sent_at, now)
+    assert (until is not None, blue.tally.ejections) == (ejected, int(ejected))
+    if ejected:
+        assert until == pytest.approx(now + 0.1)
+        assert {take(blue, now).id for _ in range(3)} == {"b"}
+        assert blue.timed_out(a, now + 0.2, now + 5.2) == pytest.approx(now + 5.2 + 0.2)  # again: at once, and longer
+
+
+@pytest.mark.parametrize("misbehave", [False, True])
+def test_the_last_usable_instance_is_not_ejected_for_how_it_answers(misbehave: bool) -> None:
+    """A slow or broken model tells its clients itself, and they are not held for a replacement that nobody makes."""
+    blue = deployment("a", "b")
+    a, b = blue.instances
+
+    def fails(instance: Instance[Any], now: float) -> float | None:
+        if misbehave:
+            return blue.misbehaved(instance, now)
+        return [blue.timed_out(instance, now - 15 + 5 * each, now - 10 + 5 * each) for each in range(3)][-1]
+
+    assert fails(a, 20.0) == pytest.approx(20.1)
+    assert fails(b, 20.05) is None  # a is out
+    assert not blue.recovering(20.05)
+    assert take(blue, 20.05) is b
+    assert blue.admit(20.05) is Verdict.QUEUE  # as ever, not HOLD
+    assert blue.apply(route("a"), 21.0) == [b]
+    assert fails(a, 40.0) is None
+    assert take(blue, 40.0) is a
+
+
+def test_an_instance_that_answers_nonsense_returns_gradually() -> None:
+    blue = deployment("a", "b", concurrency=2)
+    a = take(blue, 1.0)
+    assert blue.misbehaved(a, 1.0) == pytest.approx(1.1)
+    assert blue.misbehaved(a, 1.05) is None  # what it says on its other connections
+    blue.release(a)
+    assert [take(blue, 1.2).id for _ in range(3)] == ["b", "a", "b"]
+    assert blue.admit(1.2) is Verdict.QUEUE  # a has one until it has answered it
+    a.answered(concurrency=2)
+    assert take(blue, 1.2) is a
+    assert not a.doubtful

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from contracts.endpoint_rules import EndpointRules, Sticky, rules_of
+from contracts.endpoint_rules import NEVER_STICKY, EndpointRules, Sticky, rules_of
 from router.guard import Guard, Network, Peer
+from router.headers import _OF_A_REQUEST, RequestHead, read_request, value_of
 from router.listener import Listener
 from router.sticky import choice, cookie
 
@@ -88,6 +89,7 @@ def test_an_endpoint_that_is_not_public() -> None:
     refusal = closed.place("diabetes", Peer("127.0.0.1"))
     assert refusal is not None
     assert (refusal.status, refusal.code) == (403, "PublicNetworkAccessDisabled")
+    assert "ENDPUNKT_PRIVATE_PORT" in refusal.message
     assert closed.place("diabetes", Peer("127.0.0.1", private=True)) is None
     assert guard("10.0.0.0/8", private=True).place("diabetes", Peer("127.0.0.1", private=True)) is not None
 
@@ -222,11 +224,33 @@ def test_choices_follow_the_split_and_few_move_when_it_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "value"),
-    [("a=1; s=2", "2"), ("s=2", "2"), ("xs=1; s = 3 ;s=4", "3"), ("s", ""), ("", ""), ("S=1", "")],
+    ("headers", "value"),
+    [
+        (["a=1; s=2"], "2"),
+        (["s=2"], "2"),
+        (["xs=1; s = 3 ;s=4"], "3"),
+        (["a=1", "s=2; b=3", "s=4"], "2"),
+        (["a=1;", "s=2"], "2"),
+        (["s"], ""),
+        ([""], ""),
+        ([], ""),
+        (["S=1"], ""),
+    ],
 )
-def test_a_cookies_value(header: str, value: str) -> None:
-    assert cookie(header.encode(), b"s") == value.encode()
+def test_a_cookies_value(headers: list[str], value: str) -> None:
+    assert cookie([header.encode() for header in headers], b"s") == value.encode()
+
+
+def test_headers_that_the_router_keeps_for_itself_keep_no_deployment_and_are_refused() -> None:
+    values = {b"transfer-encoding": b"chunked", b"expect": b"100-continue", b"content-length": b"2"}
+    for name in (*_OF_A_REQUEST, b"x-session", b"cookie"):
+        head = RequestHead(b"POST", "1.1")
+        read_request(head, [(name.title(), values.get(name, b"a-value"))])
+        sticks = value_of(head.lines, name) != b"" and head.pin is None
+        problems = rules_of({"endpunkt.sticky": f"header:{name.title().decode()}"})[1]
+        assert list(problems) == ([] if sticks else ["endpunkt.sticky"]), name
+        assert sticks == (name.decode() not in NEVER_STICKY)
+    assert "x-session-id" in rules_of({"endpunkt.sticky": "header:Authorization"})[1]["endpunkt.sticky"]
 
 
 @pytest.mark.parametrize("by", ["header:x-session", "cookie:session"])
@@ -240,8 +264,8 @@ async def test_requests_with_the_same_value_keep_their_deployment(bench: Bench, 
     client = await bench.client()
     seen: dict[str, set[str]] = {}
     for session in [f"s{number}" for number in range(20)] * 3:
-        line = f"X-Session: {session}" if by.startswith("header") else f"Cookie: a=b; session={session}"
-        answer = await client.score(b"{}", line)
+        lines = [f"X-Session: {session}"] if by.startswith("header") else ["Cookie: a=b", f"Cookie: session={session}"]
+        answer = await client.score(b"{}", *lines)
         assert "set-cookie" not in answer.headers
         seen.setdefault(session, set()).add(answer.headers["azureml-model-deployment"])
     assert {len(deployments) for deployments in seen.values()} == {1}

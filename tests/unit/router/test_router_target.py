@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.target import BadTarget, target
+from router.target import BadTarget, origin_form, target
 
 SUFFIX = b".local.inference.localhost"
 BY_HOST = b"diabetes.local.inference.localhost"
@@ -29,18 +29,51 @@ BY_HOST = b"diabetes.local.inference.localhost"
         (b"/", b"x", b"", b"/"),
         (b"/?a=/diabetes/score", b"x", b"", b"/?a=/diabetes/score"),
         (b"//score", b"x", b"", b"/score"),
-        # absolute form: its authority replaces Host
-        (b"https://diabetes.local.inference.localhost:1/score?a", b"x", b"diabetes", b"/score?a"),
-        (b"HTTP://localhost/diabetes/score", BY_HOST, b"diabetes", b"/score"),
-        (b"http://diabetes.local.inference.localhost", b"x", b"diabetes", b"/"),
-        (b"http://diabetes.local.inference.localhost?a=/b", b"x", b"diabetes", b"/?a=/b"),
     ],
 )
 def test_targets(url: bytes, host: bytes, name: bytes, path: bytes) -> None:
     assert target(url, host, SUFFIX) == (name, path)
 
 
-@pytest.mark.parametrize("url", [b"*", b"", b"diabetes/score", b"ftp://diabetes/score", b"localhost:443"])
+@pytest.mark.parametrize(
+    ("url", "path", "authority"),
+    [
+        (b"https://diabetes.local.inference.localhost:1/score?a", b"/score?a", b"diabetes.local.inference.localhost:1"),
+        (b"HTTP://localhost/diabetes/score", b"/diabetes/score", b"localhost"),
+        (b"http://LocalHost", b"/", b"LocalHost"),
+        (b"http://h?a=/b", b"/?a=/b", b"h"),
+        (b"http://[::1]:8443/a", b"/a", b"[::1]:8443"),
+        (b"http://h//x/http://y", b"//x/http://y", b"h"),
+    ],
+)
+def test_the_authority_of_an_absolute_target_replaces_the_host(url: bytes, path: bytes, authority: bytes) -> None:
+    given = [(b"Host", BY_HOST), (b"A", b"b"), (b"hOST", b"second")]
+    assert origin_form(url, given, "1.1") == (path, [(b"Host", authority), (b"A", b"b"), (b"hOST", authority)])
+    assert origin_form(url, [], "1.1") == (path, [])  # and is refused for that: HTTP/1.1 asks for one
+    assert origin_form(url, [], "1.0") == (path, [(b"host", authority)])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        b"*",
+        b"diabetes/score",
+        b"ftp://diabetes/score",
+        b"localhost:443",
+        b"http:/h/score",
+        b"http:///diabetes/score",
+        b"http://",
+        b"http://?a",
+        b"http://:80/diabetes/score",
+        b"http://user:pass@h/diabetes/score",
+    ],
+)
 def test_targets_that_are_none(url: bytes) -> None:
+    assert origin_form(url, [(b"Host", b"x")], "1.1") == (url, [(b"Host", b"x")])
     with pytest.raises(BadTarget):
         target(url, BY_HOST, SUFFIX)
+
+
+def test_an_empty_target_is_none() -> None:
+    with pytest.raises(BadTarget):
+        target(b"", BY_HOST, SUFFIX)

@@ -162,6 +162,64 @@ def test_keys_that_are_none_are_left_out(world: World) -> None:
         world.code(signed(world.key, world.own()), world.route())
 
 
+class Checks:
+    """Counts how often a signature is looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.count, self._real = 0, jwt.decode
+        monkeypatch.setattr(jwt, "decode", self._decode)
+
+    def _decode(self, *arguments: Any) -> Any:
+        self.count += 1
+        return self._real(*arguments)
+
+
+def test_a_signature_is_checked_once_as_long_as_its_key_is_trusted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, outer = signed(world.key, world.own()), signed(world.other, world.outer())
+    routes = {own: world.route(), outer: world.route("aad_token", name="theirs")}
+    checks = Checks(monkeypatch)
+
+    def all_pass() -> None:
+        assert [world.code(token, route) for token, route in routes.items()] == [None, None]
+
+    for _ in range(100):
+        all_pass()
+    assert checks.count == 2
+    more = public(ECKey.generate_key("P-256"))
+    world.tokens.trust(own=[public(world.key), more])
+    all_pass()
+    assert checks.count == 4
+    for _ in range(5):  # as anybody can have them read again, who names a key that there is none of
+        with pytest.raises(UnknownKey):
+            world.code(signed(ECKey.generate_key("P-256"), world.own()), world.route())
+        before = checks.count
+        world.tokens.trust(own=[more, dict(reversed(public(world.key).items()))], outer=[public(world.other)])
+        all_pass()
+        assert checks.count == before
+    world.tokens.trust(outer=[])
+    with pytest.raises(UnknownKey):
+        world.code(outer, routes[outer])
+
+
+def test_of_too_many_tokens_those_are_forgotten_that_were_not_used_for_longest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.tokens._REMEMBERED", 3)
+    route = world.route()
+    busy, *others = [signed(world.key, world.own(jti=str(number))) for number in range(6)]
+    checks = Checks(monkeypatch)
+    for other in others:
+        assert world.code(other, route) is None
+        assert world.code(busy, route) is None
+    assert checks.count == 6
+    assert [world.code(token, route) for token in (*others[-2:], busy)] == [None] * 3
+    assert checks.count == 6
+    assert world.code(others[0], route) is None
+    assert checks.count == 7
+
+
 # -- where keys come from
 
 
@@ -229,6 +287,43 @@ async def test_an_issuer_rotates_its_key_and_no_request_fails(
     assert (refused.status, refused.headers["x-ms-client-request-id"]) == (401, "mine")
     assert "does not publish" in json.loads(refused.body)["error"]["message"]
     assert len(model.requests) == 9
+
+
+async def test_a_request_counts_for_a_limit_once_its_token_is_known_to_be_good(
+    bench: Bench, login: Login, tmp_path: Path
+) -> None:
+    tokens = bench.gateway.tokens
+    tokens.issuer = Issuer(login.name)
+    bench.gateway.ask_issuers = Issuers(tokens, tmp_path, None).ask
+    model = await bench.model()
+    documents = bench.documents
+    desired = documents.desired(
+        {"blue": documents.deployment()},
+        {"blue": 100},
+        auth_mode="aad_token",
+        properties={"endpunkt.connections": "2", "endpunkt.requests_per_second": "100"},
+    )
+    bench.publish(desired, documents.observed({"blue": {"i": model.address}}))
+    guard = bench.gateway.table.entries[b"diabetes"].guard
+    key, stranger = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+    login.keys = [public(key)]
+    said = {"iss": login.name, "aud": AUDIENCE, "exp": 1 << 40, "roles": ["endpunkt.score"]}
+    good, unknown = (signed(each, said).removeprefix(b"Bearer ").decode() for each in (key, stranger))
+
+    strangers = [await bench.client() for _ in range(5)]
+    assert [(await each.score(key=unknown)).status for each in strangers] == [401] * 5
+    assert (guard._peers, guard._due) == (set(), 0.0)
+    tokens.trust(outer=[])  # so that a good one's key is not known at first either
+    bench.gateway.ask_issuers = lambda asker: (tokens.trust(outer=login.keys), asker())
+    first, second, third = [await bench.client() for _ in range(3)]
+    assert (await first.score(key=good)).status == 200
+    assert len(guard._peers) == 1
+    assert guard._due > 0
+    assert (await second.score(key=good)).status == 200
+    tokens.trust(outer=[])
+    refused = await third.score(key=good)
+    assert (refused.status, refused.code) == (429, "TooManyConnections")
+    assert len(model.requests) == 2
 
 
 async def test_an_issuer_that_is_away_is_told_and_its_keys_stay(

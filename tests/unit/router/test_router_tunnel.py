@@ -1,12 +1,17 @@
 """A connection that switches to another protocol: bytes both ways, bounded, and what ends it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+
+from router.tunnel import IDLE_SECONDS
+
+pytestmark = pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 
 Bench = Any
 ASK = (
@@ -153,6 +158,68 @@ async def test_an_answer_of_101_that_nobody_asked_for(bench: Bench, talker: Talk
     assert (await client.score()).status == 502
 
 
+async def test_a_tunnel_that_both_sides_leave_silent_is_closed(
+    bench: Bench, talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await bench.client()
+    client.send(ASK)
+    await client.reader.readuntil(b"\r\n\r\n")
+    (upstream,) = bench.gateway.upstreams
+    bench.listener._timer.cancel()  # its sweeps are of another time than these
+    now = bench.gateway.loop.time()
+    upstream.tunnel.sweep(now)
+    upstream.tunnel.sweep(now + IDLE_SECONDS)
+    client.send(b"ping")
+    assert await talker.reader.readexactly(4) == b"ping"
+    upstream.tunnel.sweep(now + IDLE_SECONDS + 10)  # something has passed since
+    talker.writer.write(b"pong")
+    assert await client.reader.readexactly(4) == b"pong"
+    upstream.tunnel.sweep(now + IDLE_SECONDS + 20)
+    upstream.tunnel.sweep(now + 2 * IDLE_SECONDS + 20)
+    assert blue(bench).in_flight == 1
+    monkeypatch.setattr("router.tunnel.IDLE_SECONDS", -1e9)
+    bench.listener._sweep()
+    assert await client.closed() == b""
+    async with asyncio.timeout(10):
+        assert await talker.reader.read() == b""
+    await bench.until(lambda: not bench.gateway.clients and not bench.gateway.upstreams)
+    assert (blue(bench).in_flight, blue(bench).tally.statuses) == (0, {101: 1})
+
+
+async def test_a_drain_gives_a_tunnel_its_time_and_then_cuts_it(bench: Bench, talker: Talker) -> None:
+    client, idle = await bench.client(), await bench.client()
+    assert (await idle.score(key="wrong")).status == 401
+    client.send(ASK)
+    await client.reader.readuntil(b"\r\n\r\n")
+    draining = asyncio.create_task(bench.listener.drain(0.5))
+    assert await idle.closed() == b""
+    client.send(b"ping")
+    assert await talker.reader.readexactly(4) == b"ping"
+    talker.writer.write(b"pong")
+    assert await client.reader.readexactly(4) == b"pong"
+    await draining
+    assert await client.closed() == b""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            assert await talker.reader.read() == b""
+    await bench.until(lambda: not bench.gateway.clients and not bench.gateway.upstreams)
+    assert (blue(bench).in_flight, blue(bench).tally.statuses) == (0, {101: 1})
+
+
+async def test_a_drain_is_over_when_the_last_tunnel_is(bench: Bench, talker: Talker) -> None:
+    client = await bench.client()
+    client.send(ASK)
+    await client.reader.readuntil(b"\r\n\r\n")
+    draining = asyncio.create_task(bench.listener.drain(60))
+    await bench.until(lambda: bench.gateway.draining)
+    talker.writer.write(b"bye")
+    talker.writer.close()
+    assert await client.closed() == b"bye"
+    async with asyncio.timeout(10):
+        await draining
+    assert (blue(bench).in_flight, blue(bench).tally.statuses) == (0, {101: 1})
+
+
 async def test_a_websocket_between_a_real_client_and_a_real_server(bench: Bench) -> None:
     async def echo(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -171,7 +238,11 @@ async def test_a_websocket_between_a_real_client_and_a_real_server(bench: Bench)
     headers = {"Authorization": "Bearer the-primary-key"}
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{bench.port}/diabetes/talk", headers=headers) as socket,
+        session.ws_connect(
+            f"{'http' if bench.trust is None else 'https'}://localhost:{bench.port}/diabetes/talk",
+            headers=headers,
+            ssl=bench.trust or True,
+        ) as socket,
     ):
         await socket.send_str("a" * 100_000)
         assert await socket.receive_str() == "you said " + "a" * 100_000

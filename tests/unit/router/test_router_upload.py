@@ -9,6 +9,8 @@ import pytest
 from router.admission import Limits
 from router.upload import WHOLE_BYTES
 
+pytestmark = pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+
 Bench = Any
 LONG = bytes(range(256)) * (WHOLE_BYTES // 256) + b"more"
 HEAD = b"POST /diabetes/score HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer the-primary-key\r\n"
@@ -136,7 +138,7 @@ async def test_a_client_that_leaves_amid_its_body_frees_the_instance(bench: Benc
     client = await bench.client()
     client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(LONG) + LONG[:100])
     await came(model)
-    client.writer.transport.abort()
+    client.hang_up()
     deployment = bench.gateway.table.deployments["diabetes", "blue"]
     await bench.until(lambda: deployment.tally.statuses[499] == 1)
     assert deployment.in_flight == 0

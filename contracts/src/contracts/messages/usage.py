@@ -24,7 +24,11 @@ class UsageRecorded(Message):
     """What one source saw of one deployment between two instants of one hour.
 
     `sequence` counts 1, 2, 3, … for each (source, epoch, endpoint, deployment): a repeated number is a duplicate and a
-    skipped one a loss that metering can see. `epoch` is larger after each restart of the source.
+    skipped one a loss that metering can see. `epoch` is larger after each restart of the source. A source that goes on
+    counting says so (`open`) in every record but the last one that it tells before it stops: where a larger epoch
+    follows on an open record, the source was killed and took at most one interval with it (a source that was killed
+    before its first record of a deployment leaves nothing to see). A source that forgets nothing when it is killed, or
+    cannot say, leaves its records closed.
     """
 
     TOPIC: ClassVar[str] = "usage.events"
@@ -37,6 +41,7 @@ class UsageRecorded(Message):
     started_at: Timestamp
     ended_at: Timestamp
     quantities: dict[str, Annotated[Quantity, Field(le=2**53 - 1)]] = Field(min_length=1)
+    open: bool = Field(default=False, description="its source counts on, and forgets what it has not told when killed")
 
     @model_validator(mode="after")
     def _within_an_hour(self) -> "UsageRecorded":
@@ -51,10 +56,11 @@ class UsageRecorded(Message):
 
 
 class Watermark(Part):
-    """The last (epoch, sequence) that a rollup holds of one source."""
+    """The last (epoch, sequence) that a rollup holds of one source, and whether that record was `open`."""
 
     epoch: int
     sequence: int
+    open: bool = False
 
 
 class UsageRollup(Message):
@@ -69,7 +75,11 @@ class UsageRollup(Message):
     quantities: dict[str, Quantity]
     costs: dict[str, Money]
     currency: str
-    lost: int = Field(default=0, ge=0, description="usage records that are known to be missing")
+    lost: int = Field(
+        default=0,
+        ge=0,
+        description="usage records that are missing: numbers that were skipped, and one for each kill of a source",
+    )
     sources: dict[str, Watermark]
 
     def key(self) -> str:

@@ -22,7 +22,10 @@ SERVICE = "metering"
 RECORDS = Counter(
     "endpunkt_metering_records", "usage records by what became of them (counted, duplicate, late)", ["outcome"]
 )
-LOST = Counter("endpunkt_metering_lost_records", "usage records that are known to be missing, by gaps in sequence")
+LOST = Counter(
+    "endpunkt_metering_lost_records",
+    "usage records that are missing: gaps in sequence, and one for each kill of a source",
+)
 UNPRICED = Counter("endpunkt_metering_unpriced_batches", "batches with a meter that the catalogue has no price for")
 
 
@@ -44,7 +47,10 @@ class WatchedLedger(UsageLedger):
             RECORDS.labels(outcome).inc(getattr(self.tally, outcome))
         if self.tally.lost:
             LOST.inc(self.tally.lost)
-            log.warning("%d usage records before %s are missing", self.tally.lost, batch[-1][0].origin)
+            log.warning(
+                "%d usage records before %s are missing: a source was killed, or could not write them",
+                *(self.tally.lost, batch[-1][0].origin),
+            )
         if self.tally.unpriced:
             UNPRICED.inc()
             meters = ", ".join(sorted(self.tally.unpriced))

@@ -8,8 +8,9 @@ Which records count, and how often:
   whose (epoch, sequence) is not beyond its rollup's watermark for its source counts no second time. A larger epoch is a
   source that was started again.
 - A source's records of one deployment are in order in the log (one key, one idempotent producer). A number that is
-  skipped within an epoch, or before the first one of an epoch, is a record that is lost: the rollup of the record that
-  shows the gap counts it.
+  skipped within an epoch, or before the first one of an epoch, is a record that is lost. So is one where an epoch
+  begins and the one before it ended with an open record: that source was killed, and what it had counted since is gone
+  (whether that was anything nobody knows). The rollup of the record that shows the gap counts it.
 - Rollups stay in memory for HORIZON after the newest usage. A record that is older belongs to one that is not there to
   be added to: it is parked, unless its source was already past it, which makes it a duplicate.
 - A meter without a price keeps its quantity and has no cost. The rollup's next change prices it if the catalogue then
@@ -30,10 +31,11 @@ _HOUR_IN_KEY = "%Y-%m-%dT%HZ"
 
 
 class Mark(NamedTuple):
-    """How far a source is; marks compare as they follow each other."""
+    """How far a source is; marks compare as they follow each other. `open`: it was to tell more in this epoch."""
 
     epoch: int
     sequence: int
+    open: bool = False
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class UsageLedger:
         """Take a rollup that was written earlier; a later one of the same key replaces it."""
         assert isinstance(message, UsageRollup)
         deployment = (message.endpoint, message.deployment)
-        sources = {source: Mark(mark.epoch, mark.sequence) for source, mark in message.sources.items()}
+        sources = {source: Mark(mark.epoch, mark.sequence, mark.open) for source, mark in message.sources.items()}
         for source, mark in sources.items():
             self._advance(deployment, source, mark)
         self._hours.setdefault(message.hour, {})[deployment] = Rollup(dict(message.quantities), message.lost, sources)
@@ -123,7 +125,7 @@ class UsageLedger:
         rollup = self._hours.setdefault(hour, {}).setdefault(deployment, Rollup())
         for meter, quantity in event.quantities.items():
             rollup.quantities[meter] = rollup.quantities.get(meter, 0) + quantity
-        mark = rollup.sources[event.source] = Mark(event.epoch, event.sequence)
+        mark = rollup.sources[event.source] = Mark(event.epoch, event.sequence, event.open)
         lost = self._advance(deployment, event.source, mark)
         rollup.lost += lost
         self.tally.counted += 1
@@ -137,7 +139,9 @@ class UsageLedger:
         if mark <= last:
             return 0
         self._last[deployment, source] = mark
-        return mark.sequence - 1 - (last.sequence if mark.epoch == last.epoch else 0)
+        if mark.epoch == last.epoch:
+            return mark.sequence - 1 - last.sequence
+        return mark.sequence - 1 + last.open
 
     def _edge(self) -> datetime:
         """The oldest hour that still counts. Usage from the future does not move it beyond what `now` explains."""
@@ -165,7 +169,8 @@ class UsageLedger:
             currency=self._catalog.currency,
             lost=rollup.lost,
             sources={
-                source: Watermark(epoch=mark.epoch, sequence=mark.sequence) for source, mark in rollup.sources.items()
+                source: Watermark(epoch=mark.epoch, sequence=mark.sequence, open=mark.open)
+                for source, mark in rollup.sources.items()
             },
         )
 

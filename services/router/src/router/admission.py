@@ -25,7 +25,7 @@ from router.outcomes import (
     Refusal,
 )
 from router.picking import Deployment
-from router.sticky import cookie
+from router.sticky import cookie, values_of
 from router.table import Endpoint
 from router.target import BadTarget, target
 from router.tokens import Tokens, UnknownKey
@@ -114,12 +114,18 @@ def check(
             if (refusal := tokens.check(head.authorization, route, clock())) is not None:
                 return refusal
         except UnknownKey:
-            head.unsure = True  # its issuer is asked before it goes on
-    if guard is not None and (refusal := guard.take(route.name, peer, now)) is not None:
+            head.unsure = True  # its issuer is asked before it goes on, and only then does it count: see `verified`
+    if guard is not None and not head.unsure and (refusal := guard.take(route.name, peer, now)) is not None:
         return refusal
     if head.length is not None and head.length > limits.body_bytes:
         return TOO_LARGE.about(limit=limits.body_bytes)
     return None
+
+
+def verified(endpoint: Endpoint[Any, Any], peer: Peer, now: float) -> Refusal | None:
+    """Count a request that `check` was `unsure` of, now that its token is known to be good; why it is refused."""
+    guard = endpoint.guard
+    return guard.take(endpoint.route.name, peer, now) if guard is not None else None
 
 
 def choose(
@@ -144,7 +150,7 @@ def _kept_by(head: RequestHead, endpoint: Endpoint[Any, Any], request_id: bytes)
     name = sticky.name.encode()
     if sticky.by == "header":
         return value_of(head.lines, name)
-    value = cookie(value_of(head.lines, b"cookie"), name)
+    value = cookie(values_of(head.lines, b"cookie"), name)
     if not value:
         value = request_id
         head.told += b"set-cookie: %b=%b; Path=/; HttpOnly; Secure; SameSite=None\r\n" % (name, value)

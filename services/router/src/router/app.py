@@ -19,6 +19,7 @@ from router.memory import keep_large_pieces
 from router.metrics import RouterMetrics
 from router.reporting import Reporter
 from router.settings import RouterSettings
+from router.shares import SharedTable
 
 SILENT_SECONDS = 5.0
 """So long the log may be silent before that is worth a warning: an idle broker answers every second."""
@@ -73,6 +74,8 @@ class Router:
         gateway = Gateway(
             asyncio.get_running_loop(), settings.suffix.encode(), Limits(body_bytes=settings.max_body_bytes)
         )
+        if shared := settings.share.of > 1:
+            gateway.table = SharedTable(settings.share)
         if is_collecting():
             from router.tracing import Tracing
 
@@ -85,7 +88,9 @@ class Router:
         following = Following(gateway)
         reader = Reader(self._kafka, following.tables, dead_letters, following.update)
         listener = Listener(gateway)
-        reporter = Reporter(gateway, publisher, settings.source, settings.usage_seconds)
+        reporter = Reporter(
+            gateway, publisher, settings.source, settings.usage_seconds, settings.home, settings.is_former_source
+        )
         self._reader = reader
         metrics = RouterMetrics(gateway, lambda: following.read_at, self._heard_at, lambda: following.waiting)
         certificates = Certificates(
@@ -99,9 +104,9 @@ class Router:
             following.begin()
             if settings.private_port is not None:
                 self._private_port = await listener.start(
-                    settings.private_host, settings.private_port, certificates.context, private=True
+                    settings.private_host, settings.private_port, certificates.context, private=True, shared=shared
                 )
-            self._port = await listener.start(settings.host, settings.router_port, certificates.context)
+            self._port = await listener.start(settings.host, settings.router_port, certificates.context, shared=shared)
 
             async def follow() -> None:
                 await following.finish(dead_letters)

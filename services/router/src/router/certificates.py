@@ -3,7 +3,7 @@ asks for (SNI), and renewed without dropping a connection.
 
 The folder (ENDPUNKT_CERTIFICATES) holds PEM files with a key and its chain, or folders with `tls.crt` and `tls.key`, as
 Kubernetes mounts them. It is looked at every few seconds. What cannot be used is told in the log, and what was used
-before stays.
+before stays: for each certificate, and for all of them when the folder cannot be read.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 _OWN_SECONDS = 3600.0
+_OWN_AGAIN_SECONDS = 60.0
 _CHAIN, _KEY = "tls.crt", "tls.key"
 
 C = TypeVar("C")
@@ -42,6 +43,7 @@ class Certificates:
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._seen: dict[Path, tuple[object, ...]] = {}
         self._used: dict[Path, tuple[frozenset[str], ssl.SSLContext]] = {}
+        self._trouble = ""  # with the folder, as it was last told
         self._renewed = asyncio.get_running_loop().time()
         self.context = _prepared(own())
         # Whatever the listener was made with: each handshake takes what is current.
@@ -54,15 +56,30 @@ class Certificates:
             await asyncio.sleep(LOOK_SECONDS)
             now = asyncio.get_running_loop().time()
             if now - self._renewed >= _OWN_SECONDS:  # it is made anew before it ends
-                self._renewed = now
-                self._default = _prepared(await asyncio.to_thread(self._own))
+                await self._renew(now)
             await asyncio.to_thread(self.look)
+
+    async def _renew(self, now: float) -> None:
+        try:
+            self._default = _prepared(await asyncio.to_thread(self._own))
+        except Exception as error:
+            self._renewed = now - _OWN_SECONDS + _OWN_AGAIN_SECONDS
+            log.error("the router's own certificate cannot be renewed: %r; the one before it stays", error)
+        else:
+            self._renewed = now
 
     def look(self) -> None:
         """Take what has changed in the folder. Blocks, shortly."""
         if self._folder is None:
             return
-        found = dict(_pairs(self._folder))
+        try:
+            found = dict(_pairs(self._folder))
+        except OSError as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                log.error("no certificate can be read (ENDPUNKT_CERTIFICATES): %s; those of before stay", error)
+            return
+        self._trouble = ""
         seen = {place: _stamp((place, key)) for place, key in found.items()}
         for place in self._used.keys() - found.keys():
             log.info("the certificate %s is gone", place)
@@ -72,9 +89,9 @@ class Certificates:
                 continue
             try:
                 self._used[place] = _loaded(place, key)
-            except (OSError, ValueError, x509.ExtensionNotFound) as error:
+            except Exception as error:  # people's files: what is wrong with one can be anything, and ends nothing
                 kept = "; the one before it stays" if place in self._used else ""
-                log.error("the certificate %s cannot be used: %s%s", place, error, kept)
+                log.error("the certificate %s cannot be used: %s%s", place, str(error) or repr(error), kept)
             else:
                 log.info("the certificate %s is for %s", place, ", ".join(sorted(self._used[place][0])))
         self._seen = seen
@@ -85,17 +102,22 @@ class Certificates:
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Each certificate file with the file of its key."""
-    if not folder.is_dir():
-        log.error("there is no folder %s (ENDPUNKT_CERTIFICATES)", folder)
-        return
+    """Each certificate file with the file of its key. Raises OSError."""
     for place in sorted(folder.iterdir()):
         if place.suffix == ".pem":
             yield place, place
-        elif (place / _CHAIN).exists():
+        elif _is_there(place / _CHAIN):
             yield place / _CHAIN, place / _KEY
     if (folder / _CHAIN).exists():
         yield folder / _CHAIN, folder / _KEY
+
+
+def _is_there(file: Path) -> bool:
+    """What cannot be looked at is tried, so that it is told of and what was read from it before stays."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def _stamp(files: Iterable[Path]) -> tuple[object, ...]:
@@ -107,20 +129,25 @@ def _stamp(files: Iterable[Path]) -> tuple[object, ...]:
         except OSError:
             stamps.append(None)
         else:
-            stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            # With st_ctime, which changes with the permissions.
+            stamps.append((status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size))
     return tuple(stamps)
 
 
 def _loaded(chain: Path, key: Path) -> tuple[frozenset[str], ssl.SSLContext]:
-    """The names of a certificate, and a context that shows it. Raises OSError (which ssl's errors are), ValueError."""
+    """The names of a certificate, and a context that shows it. Raises whatever the libraries do."""
     certificate = x509.load_pem_x509_certificate(chain.read_bytes())
     if certificate.not_valid_after_utc < datetime.now(UTC):
         raise ValueError(f"it ended on {certificate.not_valid_after_utc:%Y-%m-%d}: renew it")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(chain, key)
+    context.load_cert_chain(chain, key, _no_password)  # OpenSSL would ask for one at the terminal
     return frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName)), _prepared(context)
+
+
+def _no_password() -> str:
+    raise ValueError("its key is encrypted: give it without a password")
 
 
 def _prepared(context: ssl.SSLContext) -> ssl.SSLContext:

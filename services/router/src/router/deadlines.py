@@ -24,6 +24,9 @@ class Deadlines(Generic[T]):
         self._due: dict[T, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def add(self, item: T, now: float) -> None:
         """Begin to wait for `item`; it must not be waited for already."""
         self._due[item] = now + self._seconds
@@ -42,11 +45,13 @@ class Deadlines(Generic[T]):
     def _fire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._due:
-            item, due = next(iter(self._due.items()))
-            if due - now > _RESOLUTION:
-                if self._timer is None:
-                    self._timer = self._loop.call_later(due - now, self._fire)
-                return
-            del self._due[item]
-            self._expired(item)
+        try:
+            while self._due:
+                item, due = next(iter(self._due.items()))
+                if due - now > _RESOLUTION:
+                    return
+                del self._due[item]
+                self._expired(item)
+        finally:  # also when `expired` raises: the others come due all the same
+            if self._due and self._timer is None:
+                self._timer = self._loop.call_later(next(iter(self._due.values())) - now, self._fire)

@@ -15,7 +15,7 @@ from router.table import Change, Endpoint, RoutingTable
 from router.tokens import Tokens
 
 if TYPE_CHECKING:
-    from router.exchange import Exchange
+    from router.delivery import Delivery
     from router.server import ClientConnection
     from router.tracing import Tracing
     from router.upstream import UpstreamConnection
@@ -26,8 +26,8 @@ _TICK = 0.001  # the loop counts in whole milliseconds, and a timer may be a fra
 _COMPLAIN_SECONDS = 10.0
 
 LiveInstance = Instance["UpstreamConnection"]
-LiveDeployment = Deployment["Exchange", "UpstreamConnection"]
-LiveEndpoint = Endpoint["Exchange", "UpstreamConnection"]
+LiveDeployment = Deployment["Delivery", "UpstreamConnection"]
+LiveEndpoint = Endpoint["Delivery", "UpstreamConnection"]
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Gateway:
     tracing: "Tracing | None" = None
     tokens: Tokens = field(default_factory=Tokens)
     ask_issuers: Callable[[Callable[[], None]], None] = lambda asker: asker()
-    table: RoutingTable["Exchange", "UpstreamConnection"] = field(default_factory=RoutingTable)
+    table: RoutingTable["Delivery", "UpstreamConnection"] = field(default_factory=RoutingTable)
     ids: RequestIds = field(default_factory=RequestIds)
     clients: "set[ClientConnection]" = field(default_factory=set)
     upstreams: "set[UpstreamConnection]" = field(default_factory=set)
@@ -55,10 +55,10 @@ class Gateway:
     queue_deadlines: "DeadlinesBySeconds" = field(init=False)
 
     def __post_init__(self) -> None:
-        self.request_deadlines = DeadlinesBySeconds(self.loop, lambda exchange: exchange.deadline_passed())
-        self.queue_deadlines = DeadlinesBySeconds(self.loop, lambda exchange: exchange.queue_wait_passed())
+        self.request_deadlines = DeadlinesBySeconds(self.loop, lambda each: each.guarded(each.deadline_passed))
+        self.queue_deadlines = DeadlinesBySeconds(self.loop, lambda each: each.guarded(each.queue_wait_passed))
 
-    def changed(self, change: Change["Exchange", "UpstreamConnection"]) -> None:
+    def changed(self, change: Change["Delivery", "UpstreamConnection"]) -> None:
         """Follow an update of the table: move its queues, close what leads to instances that are gone."""
         for problem in change.problems:
             log.warning("%s", problem)
@@ -71,21 +71,37 @@ class Gateway:
         """Give waiting requests the instances that have room; refuse them when there is nothing to wait for."""
         now = self.loop.time()
         while (served := deployment.serve(now)) is not None:
-            exchange, instance = served
-            exchange.send(instance)
+            each, instance = served
+            try:  # as `guarded` does
+                each.served(instance, now)
+            except Exception as error:
+                each.broke(error)
         if deployment.waiting and not deployment.usable(now) and not deployment.recovering(now):
             abandoned = list(deployment.waiting)
             deployment.waiting.clear()
-            for exchange in abandoned:
-                exchange.not_ready()
+            for each in abandoned:
+                each.guarded(each.not_ready)
 
     def eject(self, deployment: LiveDeployment, instance: LiveInstance) -> None:
         """Stop sending to an instance that refused or broke a connection, until its back-off has passed."""
         until = deployment.eject(instance, self.loop.time())
+        self._ejected(deployment, instance, until, "refused or broke a connection")
+
+    def misbehaved(self, deployment: LiveDeployment, instance: LiveInstance) -> None:
+        """Stop sending to an instance whose answer is not HTTP, where there is another."""
+        until = deployment.misbehaved(instance, self.loop.time())
+        self._ejected(deployment, instance, until, "answered with something that is not HTTP/1.1")
+
+    def timed_out(self, deployment: LiveDeployment, instance: LiveInstance, sent_at: float) -> None:
+        """Stop sending to an instance that answers nothing any more, where there is another."""
+        until = deployment.timed_out(instance, sent_at, self.loop.time())
+        self._ejected(deployment, instance, until, "did not answer in time, several times in a row")
+
+    def _ejected(self, deployment: LiveDeployment, instance: LiveInstance, until: float | None, reason: str) -> None:
         if until is not None:
             log.info(
-                "%s/%s: instance %s at %s:%d refused or broke a connection; it gets no requests for a moment",
-                *(deployment.endpoint, deployment.name, instance.id, instance.host, instance.port),
+                "%s/%s: instance %s at %s:%d %s; it gets no requests for a moment",
+                *(deployment.endpoint, deployment.name, instance.id, instance.host, instance.port, reason),
             )
             close_idle(instance)
             self.loop.call_at(until + _TICK, self.pump, deployment)
@@ -102,16 +118,20 @@ class Gateway:
             )
 
 
-class DeadlinesBySeconds(dict[float, "Deadlines[Exchange]"]):
+class DeadlinesBySeconds(dict[float, "Deadlines[Delivery]"]):
     """A queue of deadlines for each duration that somebody asks for."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expired: "Callable[[Exchange], None]"):
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: "Callable[[Delivery], None]"):
         super().__init__()
         self._loop, self._expired = loop, expired
 
-    def __missing__(self, seconds: float) -> "Deadlines[Exchange]":
+    def __missing__(self, seconds: float) -> "Deadlines[Delivery]":
         made = self[seconds] = Deadlines(self._loop, seconds, self._expired)
         return made
+
+    def longest(self) -> float:
+        """The longest duration that somebody waits for now; 0 when nobody does."""
+        return max((seconds for seconds, deadlines in self.items() if len(deadlines)), default=0.0)
 
 
 def close_idle(instance: LiveInstance) -> None:

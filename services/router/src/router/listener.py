@@ -24,9 +24,12 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None, *, private: bool = False) -> int:
+    async def start(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, private: bool = False, shared: bool = False
+    ) -> int:
         """Listen on another port, and return which; `port` 0 takes a free one. Those who come to a `private` one may
-        ask endpoints that are not public. Raises OSError when the port is taken."""
+        ask endpoints that are not public; other processes listen on a `shared` one too. Raises OSError when the port
+        is taken."""
         server = await self._gateway.loop.create_server(
             lambda: ClientConnection(self._gateway, private=private),
             host,
@@ -34,6 +37,7 @@ class Listener:
             ssl=tls,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls is not None else None,
             backlog=_BACKLOG,
+            reuse_port=shared,
         )
         self._servers.append(server)
         if self._timer is None:
@@ -42,9 +46,11 @@ class Listener:
         return taken
 
     async def drain(self, seconds: float) -> None:
-        """Accept nobody new, close idle connections, and wait until every request is answered, at most `seconds`."""
+        """Accept nobody new, close idle connections, and wait until every request is answered: at most `seconds`, or,
+        if that is longer, as long as one of those that are under way may take."""
         gateway = self._gateway
         gateway.draining = True
+        seconds = max(seconds, gateway.request_deadlines.longest())
         for server in self._servers:
             server.close()
         for client in tuple(gateway.clients):
@@ -68,8 +74,14 @@ class Listener:
         loop = self._gateway.loop
         now = loop.time()
         for client in tuple(self._gateway.clients):
-            client.sweep(now)
+            try:
+                client.sweep(now)
+            except Exception:  # of ours; the others are looked after all the same
+                log.exception("the router failed on a client that takes too long: its connection is cut")
+                client.abort()
         for upstream in tuple(self._gateway.upstreams):
-            if upstream.exchange is None and now - upstream.idle_since > IDLE_SECONDS:
+            if upstream.tunnel is not None:
+                upstream.tunnel.sweep(now)
+            elif upstream.exchange is None and now - upstream.idle_since > IDLE_SECONDS:
                 upstream.close()
         self._timer = loop.call_later(_SWEEP_SECONDS, self._sweep)

@@ -65,7 +65,8 @@ NOT_ALLOWED = Refusal(
 NOT_PUBLIC = Refusal(
     403,
     "PublicNetworkAccessDisabled",
-    "Endpoint '{endpoint}' answers on the private port alone (public_network_access: disabled): ask there.",
+    "Endpoint '{endpoint}' answers on the private port alone (public_network_access: disabled): ask there, or "
+    "have the router open one (its setting ENDPUNKT_PRIVATE_PORT).",
 )
 FOREIGN_NETWORK = Refusal(
     403,

@@ -13,6 +13,13 @@ The rules:
 - An instance that refused or broke a connection is *ejected*: not picked until a back-off has passed (0.1 s, doubled
   each time it happens again, at most 2 s), and then returns gradually: it is given one request at a time until it has
   answered one, then two, and twice as many with each answer.
+- So is one that lives but fails, as long as another is usable: alone it is better than none, and since nobody replaces
+  it, nobody is held for it. It fails when it answers with something that is not HTTP, or with nothing in time
+  TIMEOUTS_IN_A_ROW times. A timeout is the model's as a rule, so it takes several, none of them of a request that was
+  under way when the one before it was counted (a slow moment ends all that run at once), each of a request that had
+  most of request_timeout_ms here and not in the queue, and no answer in between. A 5xx ejects nobody: it is the
+  model's own answer (424), to this request and maybe to no other; a script that raises would raise everywhere, and a
+  client with a bad input could take all instances away from the others.
 - A deployment *recovers* while it has fewer usable instances than it should and lost one (ejected, or gone from the
   table) less than HOLD_SECONDS ago. Then a request may wait as long as request_timeout_ms allows: a replacement is on
   its way. So it may where the autoscaler is allowed to take the deployment to zero instances (it *wakes* for
@@ -32,6 +39,8 @@ C = TypeVar("C")
 HOLD_SECONDS = 30.0
 BACKOFF_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 2.0
+TIMEOUTS_IN_A_ROW = 3
+_MOST = 0.5  # of request_timeout_ms
 
 
 class Verdict(Enum):
@@ -46,21 +55,38 @@ class Verdict(Enum):
 class Instance(Generic[C]):
     """One Ready instance as this process sees it."""
 
-    __slots__ = ("connections", "ejected_until", "failures", "host", "id", "outstanding", "picked", "port", "room")
+    __slots__ = (
+        "connections",
+        "doubtful",
+        "ejected_until",
+        "failures",
+        "host",
+        "id",
+        "outstanding",
+        "picked",
+        "port",
+        "room",
+        "timed_out_at",
+        "timeouts",
+    )
 
     def __init__(self, route: InstanceRoute):
         self.id, self.host, self.port = route.id, route.host, route.port
         self.outstanding = 0
         self.picked = 0
+        self.doubtful = False  # whether `answered` has anything to do
         self.failures = 0  # in a row
+        self.timeouts = 0  # in a row
+        self.timed_out_at = float("-inf")  # when the last of them was counted
         self.ejected_until = 0.0
         self.room = 0  # while it returns: how many requests it may have; 0: as many as any
         self.connections: list[C] = []
 
     def answered(self, concurrency: int) -> None:
         """It works: it may have more, in the end as many as any."""
-        self.failures = 0
+        self.failures = self.timeouts = 0
         self.room = self.room * 2 if self.room * 2 < concurrency else 0
+        self.doubtful = self.room > 0
 
 
 class Deployment(Generic[T, C]):
@@ -159,15 +185,26 @@ class Deployment(Generic[T, C]):
     def eject(self, instance: Instance[C], now: float) -> float | None:
         """Note that a connection to `instance` was refused or broke; returns when it may be tried again, or None when
         it is ejected already (its other connections break with it)."""
-        if instance.ejected_until > now:
+        until = self._eject(instance, now)
+        if until is not None:
+            self.lost_at = now
+        return until
+
+    def misbehaved(self, instance: Instance[C], now: float) -> float | None:
+        """Note that `instance` answered with something that is not HTTP; returns when it may be tried again, or None
+        when it is not ejected for that."""
+        return self._eject(instance, now) if self._another(instance, now) else None
+
+    def timed_out(self, instance: Instance[C], sent_at: float, now: float) -> float | None:
+        """Note that `instance` left a request of `sent_at` without an answer; returns as `misbehaved` does."""
+        if sent_at < instance.timed_out_at or now - sent_at < self.route.timeout * _MOST:
             return None
-        instance.failures += 1
-        backoff = min(BACKOFF_SECONDS * 2 ** (instance.failures - 1), BACKOFF_MAX_SECONDS)
-        instance.ejected_until = now + backoff
-        instance.room = 1
-        self.lost_at = now
-        self.tally.ejections += 1
-        return instance.ejected_until
+        instance.doubtful = True
+        instance.timed_out_at = now
+        instance.timeouts += 1
+        if instance.timeouts < TIMEOUTS_IN_A_ROW or not self._another(instance, now):
+            return None
+        return self._eject(instance, now)
 
     def usable(self, now: float) -> int:
         """How many instances may be picked, room or not."""
@@ -179,6 +216,20 @@ class Deployment(Generic[T, C]):
         if self.route.wakes and not usable:
             return True
         return now - self.lost_at < HOLD_SECONDS and usable < self.route.desired
+
+    def _another(self, instance: Instance[C], now: float) -> bool:
+        return any(each is not instance and each.ejected_until <= now for each in self.instances)
+
+    def _eject(self, instance: Instance[C], now: float) -> float | None:
+        if instance.ejected_until > now:
+            return None
+        instance.doubtful = True
+        instance.failures += 1
+        backoff = min(BACKOFF_SECONDS * 2 ** (instance.failures - 1), BACKOFF_MAX_SECONDS)
+        instance.ejected_until = now + backoff
+        instance.room = 1
+        self.tally.ejections += 1
+        return instance.ejected_until
 
     def _take(self, now: float) -> Instance[C] | None:
         room = self.route.concurrency

@@ -21,8 +21,10 @@ from router.gateway import Gateway
 from router.guard import Peer
 from router.headers import RequestHead
 from router.outcomes import HEAD_TOO_LARGE, INTERNAL, MALFORMED, SLOW_CLIENT, TOO_LARGE, Refusal
+from router.request import Request
+from router.target import origin_form
 from router.tunnel import Tunnel
-from router.upload import WHOLE_BYTES, Upload
+from router.upload import STEP_BYTES, WHOLE_BYTES, Upload
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ _DRAIN_BYTES = 64 << 10
 
 _WRITE_BUFFER_BYTES = 512 << 10
 _QUEUE, _BODY = 1, 2
+_SLASH = ord("/")
 
 
 class ClientConnection(asyncio.Protocol):
@@ -56,12 +59,16 @@ class ClientConnection(asyncio.Protocol):
         "_parser",
         "_peer",
         "_queue",
+        "_read",
         "_receiving",
         "_silent",
+        "_since",
+        "_stepped",
         "_touched",
         "_transport",
         "_tunnel",
         "_url",
+        "_watched",
     )
 
     _transport: asyncio.Transport
@@ -77,8 +84,12 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._read = 0  # bytes of the last read
         self._fed = 0  # bytes since the last complete head or message
         self._silent = 0  # bytes since the last that was content of a body
+        self._watched: Exchange | None = None  # whose body the last sweep saw coming, see `_trickles`
+        self._stepped = 0  # how much of `_fed` had come at `_since`
+        self._since = 0.0
         self._touched = gateway.loop.time()
         self._continue = False  # a client waits for 100 Continue, which must not go before an earlier answer
         self._choked = False  # it does not fetch its answers
@@ -87,6 +98,11 @@ class ClientConnection(asyncio.Protocol):
         self._early: list[bytes] = []  # sent in another protocol, before the instance has agreed to it
         self._tunnel: Tunnel | None = None
         self._held = 0  # why it is not read for now: the sum of _QUEUE and _BODY
+
+    @property
+    def peer(self) -> Peer:
+        """Where it comes from."""
+        return self._peer
 
     # From the event loop
 
@@ -103,8 +119,9 @@ class ClientConnection(asyncio.Protocol):
             return self._through(data)
         if self._receiving is not None or not self._fed:
             self._touched = self._gateway.loop.time()
-        self._fed += len(data)
-        self._silent += len(data)
+        self._read = size = len(data)
+        self._fed += size
+        self._silent += size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:  # its request has been read, and is the last one
@@ -118,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
             if self._receiving is None:
                 if self._fed > limits.head_bytes:
                     self._end_with(HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers))
-            elif self._silent > limits.head_bytes:
+            elif self._silent > 2 * limits.head_bytes:  # its head may be among them
                 self._end_with(MALFORMED.about(reason="its chunk extensions or trailers are too long"))
 
     def _through(self, data: bytes) -> None:
@@ -131,8 +148,19 @@ class ClientConnection(asyncio.Protocol):
             self._early.append(data)
             self._hold(_BODY)  # at most one read of it is kept
 
-    def eof_received(self) -> None:
-        """The client sends no more; TLS knows no half-closed connection, so it reads no more either."""
+    def eof_received(self) -> bool:
+        """The client sends no more: half a request is none, and what it asked for whole it still gets. (Whether it is
+        gone altogether, nobody can know before something is written to it.) So it is without TLS. With TLS it is gone:
+        the loop takes its close_notify for the end of both ways, and `connection_lost` comes next."""
+        if self._transport.get_extra_info("ssl_object") is not None:
+            return False
+        if self._deaf:
+            last = self._queue[-1] if self._queue else self._active
+            return last is not None and not last.head.upgrade  # another protocol ends when either side does
+        if self._mid_request():
+            self._end_with(MALFORMED.about(reason="it ends before it is complete"))
+            return True
+        return self._last()
 
     def connection_lost(self, exc: Exception | None) -> None:
         gateway = self._gateway
@@ -143,21 +171,21 @@ class ClientConnection(asyncio.Protocol):
         del self._parser  # it refers back to this object
         self._peer.left()
         self._queue.clear()
-        self._receiving = None
+        self._receiving = self._watched = None
         self._body.clear()
         active, self._active = self._active, None
         if active is not None:
-            active.client_gone()
+            active.guarded(active.client_gone)
 
     def pause_writing(self) -> None:
         self._choked = True
         if self._active is not None:
-            self._active.client_is_slow()
+            self._active.guarded(self._active.client_is_slow)
 
     def resume_writing(self) -> None:
         self._choked = False
         if self._active is not None:
-            self._active.client_reads()
+            self._active.guarded(self._active.client_reads)
         else:
             self._next()
 
@@ -180,10 +208,16 @@ class ClientConnection(asyncio.Protocol):
         head = RequestHead(parser.get_method(), parser.get_http_version())
         self._receiving = exchange = Exchange(gateway, self, head)
         upgrade = parser.should_upgrade()
-        exchange.close = head.version == "1.0" or upgrade or not parser.should_keep_alive()
-        if self._fed > limits.head_bytes and _size(headers) + len(url) > limits.head_bytes:
+        exchange.close = gateway.draining or head.version == "1.0" or upgrade or not parser.should_keep_alive()
+        # A head that begins amid a read is not counted by `_fed`, and `_read` counts what follows it as well: both only
+        # say that it is worth counting.
+        if (self._fed > limits.head_bytes or self._read > limits.head_bytes) and (
+            _size(head.method, url, headers) > limits.head_bytes
+        ):
             refusal: Refusal | None = HEAD_TOO_LARGE.about(limit=limits.head_bytes, count=limits.headers)
         else:
+            if url[0] != _SLASH:
+                url, headers = origin_form(url, headers, head.version)
             refusal = check(
                 head,
                 url,
@@ -235,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
         if exchange.close:
             self._deaf = True
         if exchange.upload is not None:
-            return exchange.body_ended()
+            return exchange.guarded(exchange.body_ended)
         exchange.body, self._body = self._body, []
         return self._enqueue(exchange)
 
@@ -252,20 +286,23 @@ class ClientConnection(asyncio.Protocol):
     def _enqueue(self, exchange: Exchange) -> None:
         if self._active is None and not self._queue and not self._choked:
             self._active = exchange
-            exchange.begin()
+            try:  # as `guarded` does
+                exchange.begin()
+            except Exception as error:
+                exchange.broke(error)
         else:
             self._queue.append(exchange)
             if len(self._queue) >= self._gateway.limits.pipelined and not self._deaf:
                 self._hold(_QUEUE)
 
-    def finished(self, exchange: Exchange) -> None:
+    def finished(self, exchange: Request) -> None:
         """Its answer is written: the next one's turn."""
         self._active = None
         self._touched = self._gateway.loop.time()
         if self._receiving is exchange:  # the rest of its body is not wanted
             self._receiving = None
             self._deaf = self._linger = True
-        if exchange.close or self._gateway.draining:
+        if exchange.close:
             self._close()
         elif self._queue:
             if len(self._queue) == self._gateway.limits.pipelined and not self._deaf:
@@ -278,8 +315,8 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         """Begin the next request, unless the client has not even fetched the answer before it."""
         if self._active is None and self._queue and not self._choked:
-            self._active = self._queue.popleft()
-            self._active.begin()
+            self._active = exchange = self._queue.popleft()
+            exchange.guarded(exchange.begin)
             self._say_continue()
 
     def _say_continue(self) -> None:
@@ -305,15 +342,13 @@ class ClientConnection(asyncio.Protocol):
                 self._enqueue(exchange)
 
     def _failed(self, error: Exception) -> None:
-        """An error of ours, not the client's: 500 to the request that it happened to."""
-        exchange = self._receiving or self._active
-        request_id = exchange.request_id.decode() if exchange is not None else "none yet"
+        """An error of ours, not the client's, before its request was whole: 500, and nobody knows what follows."""
+        exchange = self._receiving = self._receiving or Exchange(self._gateway, self, RequestHead(b"", ""))
+        request_id = exchange.request_id.decode()
         log.error("the router failed on a request (x-request-id: %s)", request_id, exc_info=error.__context__ or error)
-        if self._receiving is None and self._active is not None:
-            self._deaf = self._linger = self._active.close = True
-            self._active.failed()
-        else:
-            self._end_with(INTERNAL)
+        if self._deaf:
+            return self.abort()
+        return self._end_with(INTERNAL)
 
     def _close(self) -> None:
         """Close after the last answer."""
@@ -368,21 +403,43 @@ class ClientConnection(asyncio.Protocol):
         if self._active is not None:
             return
         if not self._deaf and self._mid_request():
-            if quiet > limits.receive_seconds:
+            if self._receiving is not None:
+                if self._trickles(self._receiving, now):
+                    self._end_with(self._receiving.refusal or SLOW_CLIENT.about(seconds=limits.receive_seconds))
+            elif quiet > limits.receive_seconds:
                 self._end_with(SLOW_CLIENT.about(seconds=limits.receive_seconds))
         elif quiet > limits.keep_alive_seconds:
             # An answer that the client has not fetched by now is lost with the connection.
             (self._transport.abort if self._transport.get_write_buffer_size() else self._transport.close)()
 
+    def _trickles(self, exchange: Exchange, now: float) -> bool:
+        """Whether too little of its body comes: less than STEP_BYTES in the time that a client has, or not all in that
+        time if it is only read to be dropped. Here and not where it is read, which costs every request something."""
+        if exchange is not self._watched or (exchange.refusal is None and self._fed - self._stepped >= STEP_BYTES):
+            self._watched, self._stepped, self._since = exchange, self._fed, now
+        return now - self._since > self._gateway.limits.receive_seconds
+
     def drain(self) -> None:
-        """Close if no answer is owed; otherwise `finished` does, after the last one."""
-        if self._active is None and not self._queue and not self._mid_request():
+        """What has come whole is answered, and so is a request that is coming in; that one, or else the last of those,
+        is told that the connection closes. Without any, it does so now."""
+        if self._receiving is not None:
+            self._receiving.close = True
+        elif (self._deaf or not self._mid_request()) and not self._last():
             self._close()
 
+    def _last(self) -> bool:
+        """Read no more requests: the last one that has come closes the connection. False when there is none."""
+        last = self._queue[-1] if self._queue else self._active
+        if last is not None and not self._deaf:
+            last.close = self._deaf = self._linger = True
+        return last is not None
+
     def _mid_request(self) -> bool:
-        return self._receiving is not None or self._fed > 0
+        # A head that began amid a read is not counted by `_fed`, but known by its target.
+        return self._receiving is not None or self._fed > 0 or self._url != b""
 
 
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    """The bytes of these header lines."""
-    return sum(len(name) + len(value) + 4 for name, value in headers)
+def _size(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """The bytes of a head, where it is written as usual."""
+    first_line, last_line = len(method) + len(url) + len("  HTTP/1.1\r\n"), 2
+    return first_line + sum(len(name) + len(value) + 4 for name, value in headers) + last_line

@@ -5,7 +5,7 @@ Source: weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted dist
 split changes, only as many values move as it takes; a value whose deployment has lost its traffic moves for good.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from math import log
 
@@ -27,9 +27,15 @@ def _fraction(value: bytes, name: str) -> float:
     return ((int.from_bytes(digest) >> (64 - _BITS)) + 0.5) / (1 << _BITS)
 
 
-def cookie(header: bytes, name: bytes) -> bytes:
-    """The value of a cookie in a Cookie header (RFC 6265, 5.4); empty when there is none."""
-    for pair in header.split(b";"):
+def values_of(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+    """The values of all headers that are called `name` (lower case) among the pieces of `RequestHead.lines`."""
+    return [lines[at + 2] for at in range(0, len(lines), 4) if lines[at].lower() == name]
+
+
+def cookie(headers: Iterable[bytes], name: bytes) -> bytes:
+    """The first value of a cookie in Cookie headers (RFC 6265, 5.4; a proxy that speaks HTTP/2 may cut one into
+    several); empty when there is none."""
+    for pair in b";".join(headers).split(b";"):
         each, _, value = pair.partition(b"=")
         if each.strip() == name:
             return value.strip()

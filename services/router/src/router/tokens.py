@@ -3,9 +3,12 @@
 PURE: keys are given, and so is `now` (seconds since 1970). No clock and no I/O may enter this module.
 
 A signature is checked once for each token and remembered, as the token's digest, for as long as the token holds and its
-key is trusted: an RSA signature costs as much as a whole request.
+key is trusted: an RSA signature costs as much as a whole request. Of too many tokens, those that were used last are
+remembered.
 """
 
+import json
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -50,18 +53,27 @@ class Tokens:
     issuer: Issuer | None = None
     _own: KeySet = field(default_factory=lambda: KeySet([]))
     _outer: KeySet = field(default_factory=lambda: KeySet([]))
-    _verified: dict[bytes, Mapping[str, Any]] = field(default_factory=dict)
+    _published: dict[str, frozenset[str]] = field(default_factory=dict)
+    _verified: OrderedDict[bytes, Mapping[str, Any]] = field(default_factory=OrderedDict)
 
     def trust(
         self, own: Iterable[Mapping[str, Any]] | None = None, outer: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
         """Trust these public keys (RFC 7517) from now on, and no others; None leaves those of before. What is signed
-        with a key that is gone holds no more."""
-        if own is not None:
+        with a key that is gone holds no more. The same keys again change nothing: anybody can have them read."""
+        if own is not None and self._are_new("own", own := list(own)):
             self._own = _key_set(own)
-        if outer is not None:
+        if outer is not None and self._are_new("outer", outer := list(outer)):
             self._outer = _key_set(outer)
+
+    def _are_new(self, whose: str, keys: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether these are others than before, in whatever order; then nothing is verified any more."""
+        published = frozenset(json.dumps(dict(key), sort_keys=True, default=repr) for key in keys)
+        if self._published.get(whose) == published:
+            return False
+        self._published[whose] = published
         self._verified.clear()
+        return True
 
     def check(self, authorization: bytes | None, route: EndpointRoute, now: float) -> Refusal | None:
         """Why a request to an endpoint that takes tokens is refused, or None. Raises UnknownKey."""
@@ -81,8 +93,10 @@ class Tokens:
             except (JoseError, ValueError) as error:
                 return self._refused(route, f"it cannot be verified: {str(error) or type(error).__name__}")
             if len(self._verified) >= _REMEMBERED:
-                self._verified.clear()
+                self._verified.popitem(last=False)
             self._verified[digest] = claims
+        else:
+            self._verified.move_to_end(digest)
         if (reason := _out_of_time(claims, now)) is not None:
             return self._refused(route, reason)
         if own:

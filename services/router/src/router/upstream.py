@@ -6,7 +6,6 @@ sends is trusted to be HTTP: whatever it says out of turn closes its connection.
 """
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -18,9 +17,7 @@ from router.retries import Phase
 from router.tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from router.exchange import Exchange
-
-log = logging.getLogger(__name__)
+    from router.delivery import Delivery
 
 CONNECT_SECONDS = 2.0
 IDLE_SECONDS = 4.0
@@ -61,7 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, gateway: Gateway, instance: LiveInstance):
         self._gateway, self._instance = gateway, instance
         self._parser = httptools.HttpResponseParser(self)
-        self.exchange: Exchange | None = None
+        self.exchange: Delivery | None = None
         self.tunnel: Tunnel | None = None
         self.idle_since = 0.0
         self._broken = False  # not to be used for another request
@@ -81,7 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether a request may be written to it."""
         return not self._transport.is_closing()
 
-    def send(self, exchange: "Exchange", *pieces: bytes) -> None:
+    def send(self, exchange: "Delivery", *pieces: bytes) -> None:
         """Hand a request to the model."""
         self.exchange = exchange
         if len(pieces) <= _JOINED:
@@ -134,12 +131,10 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, BadReply):
                 return self._bad(str(error.__context__))
-            log.error("request %s failed in the router", exchange.request_id.decode(), exc_info=error)
-            self.abort()
-            return exchange.failed()
-        except httptools.HttpParserUpgrade as error:
+            return self._failed(exchange, error.__context__ or error)
+        except httptools.HttpParserUpgrade as upgrade:
             if self._status == SWITCHED:
-                return self._switch(exchange, data[error.args[0] :])
+                return self._switch(exchange, data[upgrade.args[0] :])
             self._broken = True
         except httptools.HttpParserError as error:
             if not self._complete:
@@ -147,7 +142,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._broken = True
         if self._fed > _HEAD_BYTES and not self._complete:
             return self._bad(f"more than {_HEAD_BYTES} bytes of headers, chunk extensions or trailers")
-        return self._pass_on(exchange) if self._replied else None
+        if self._replied:
+            try:
+                self._pass_on(exchange)
+            except Exception as error:
+                self._failed(exchange, error)
+        return None
+
+    def eof_received(self) -> None:
+        """The instance sends no more, so it cannot answer any more either: its connection is closed. What is complete
+        by then, or ends with the connection, is an answer; anything else is a broken one."""
 
     def pause_writing(self) -> None:
         if self.tunnel is not None:
@@ -174,9 +178,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._broken = True
             self.exchange = exchange
             self.on_message_complete()
-            self._pass_on(exchange)
+            exchange.guarded(lambda: self._pass_on(exchange))
         else:
-            exchange.upstream_lost()
+            exchange.guarded(exchange.upstream_lost)
 
     # From the parser
 
@@ -226,7 +230,6 @@ class UpstreamConnection(asyncio.Protocol):
             if exchange.head.version != "1.0":
                 self._chunked = exchange.head.method != b"HEAD"
                 out.append(b"transfer-encoding: chunked\r\n")
-        exchange.close |= self._gateway.draining
         out.append(b"connection: close\r\n\r\n" if exchange.close else b"\r\n")
         self._replied = True
         self._fed = 0
@@ -253,7 +256,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # To the client
 
-    def _pass_on(self, exchange: "Exchange") -> None:
+    def _pass_on(self, exchange: "Delivery") -> None:
         """Write what there is for the client; let go of an answer that is complete."""
         if exchange.phase is SENT and not exchange.answering():
             return self.abort()
@@ -276,14 +279,23 @@ class UpstreamConnection(asyncio.Protocol):
         client.write(b"".join(out))
         return exchange.answered(status)
 
-    def _switch(self, exchange: "Exchange", rest: bytes) -> None:
+    def _switch(self, exchange: "Delivery", rest: bytes) -> None:
         """`rest` is what the instance has said in the new protocol already."""
-        self.tunnel = exchange.switched(b"".join(self._out))
+        try:
+            self.tunnel = exchange.switched(b"".join(self._out))
+        except Exception as error:
+            return self._failed(exchange, error)
         self.exchange = None
         if self.tunnel is None:
             self._transport.abort()
         elif rest:
             self.tunnel.from_model(rest)
+        return None
+
+    def _failed(self, exchange: "Delivery", error: BaseException) -> None:
+        """An error of ours, not the instance's."""
+        self.abort()
+        exchange.broke(error)
 
     def _bad(self, reason: str) -> None:
         exchange = self.exchange
@@ -293,20 +305,22 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.bad_reply()
 
 
-def connect(gateway: Gateway, exchange: "Exchange", instance: LiveInstance) -> None:
+def connect(gateway: Gateway, exchange: "Delivery", instance: LiveInstance) -> None:
     """Open a connection to `instance` and give it to `exchange`, or tell it that there is none."""
     task = gateway.loop.create_task(_connect(gateway, exchange, instance))
     gateway.connecting.add(task)
     task.add_done_callback(gateway.connecting.discard)
 
 
-async def _connect(gateway: Gateway, exchange: "Exchange", instance: LiveInstance) -> None:
+async def _connect(gateway: Gateway, exchange: "Delivery", instance: LiveInstance) -> None:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await gateway.loop.create_connection(
                 lambda: UpstreamConnection(gateway, instance), instance.host, instance.port
             )
     except (OSError, UnicodeError):  # TimeoutError is the first; a host name that is none the second
-        exchange.connect_failed(instance)
+        exchange.guarded(lambda: exchange.connect_failed(instance))
+    except Exception as error:
+        exchange.broke(error)
     else:
-        exchange.connected(instance, connection)
+        exchange.guarded(lambda: exchange.connected(instance, connection))
