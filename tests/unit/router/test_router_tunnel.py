@@ -168,14 +168,14 @@ async def test_a_tunnel_that_both_sides_leave_silent_is_closed(
     bench.listener._timer.cancel()  # its sweeps are of another time than these
     now = bench.gateway.loop.time()
     upstream.tunnel.sweep(now)
-    upstream.tunnel.sweep(now + IDLE_SECONDS)
+    upstream.tunnel.sweep(now + IDLE_SECONDS - 1)
     client.send(b"ping")
     assert await talker.reader.readexactly(4) == b"ping"
     upstream.tunnel.sweep(now + IDLE_SECONDS + 10)  # something has passed since
     talker.writer.write(b"pong")
     assert await client.reader.readexactly(4) == b"pong"
     upstream.tunnel.sweep(now + IDLE_SECONDS + 20)
-    upstream.tunnel.sweep(now + 2 * IDLE_SECONDS + 20)
+    upstream.tunnel.sweep(now + 2 * IDLE_SECONDS + 19)
     assert blue(bench).in_flight == 1
     monkeypatch.setattr("router.tunnel.IDLE_SECONDS", -1e9)
     bench.listener._sweep()
