@@ -246,7 +246,7 @@ async def test_errors_have_one_shape(api: Api) -> None:
 
 
 async def test_every_problem_of_a_body_is_told(api: Api) -> None:
-    body = {"instance_count": 99, "enviroment": {}, "code_configuration": {"code": "file:///c"}}
+    body = {"instance_count": -1, "enviroment": {}, "code_configuration": {"code": "file:///c"}}
     status, answer = await api("PUT", "/v1/onlineEndpoints/diabetes/deployments/blue", body)
     assert status == 400
     assert {detail["target"] for detail in answer["error"]["details"]} == {

@@ -169,7 +169,7 @@ class Preparation:
         except ExceptionGroup as failed:
             return await job.failed(failed.exceptions[0])
         except asyncio.CancelledError:
-            job.canceled.set()
+            job.cancel()
             raise
         return Prepared(python.result(), runtime.result(), code.result(), model.result())
 
@@ -200,8 +200,13 @@ class _Job:
         self._text = text
         self._said = said
         self._writing = threading.Lock()
-        self.canceled = threading.Event()
-        """Set when nobody needs it any more: threads, which nothing else can end, end at their next progress."""
+        self._canceled = False
+
+    def cancel(self) -> None:
+        """Nobody needs it any more: its text may go, and threads, which nothing else can end, end at their next
+        progress."""
+        with self._writing:
+            self._canceled = True
 
     async def in_thread(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         """What blocks, beside the threads that commands use."""
@@ -264,7 +269,7 @@ class _Job:
             self._note(line)
 
     def _progress(self, line: str) -> None:
-        if self.canceled.is_set():
+        if self._canceled:
             raise _Canceled
         self._note(line)
 
@@ -274,7 +279,8 @@ class _Job:
         try:
             self._text.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._writing:
-                append(self._text, f"{at} {text}\n", _LARGEST_TEXT)
+                if not self._canceled:
+                    append(self._text, f"{at} {text}\n", _LARGEST_TEXT)
         except OSError as error:
             log.warning("cannot write %s: %s", self._text, error)
 
