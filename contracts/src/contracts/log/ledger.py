@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters
+from contracts.log.fetching import assign_paused
 from contracts.log.records import record_of
 from contracts.log.settings import KafkaSettings
 from contracts.messages import Message
@@ -34,9 +35,8 @@ class Ledger(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def reading(settings: KafkaSettings) -> AsyncIterator[Any]:
-    """A consumer outside of any group, for a moment. A consumer that fetches is asked nothing about offsets: the answer
-    would wait for the fetch that the broker holds."""
+async def reading(settings: KafkaSettings, *partitions: TopicPartition) -> AsyncIterator[Any]:
+    """A consumer outside of any group, for a moment; it may be asked about the offsets of `partitions`."""
     reader = AIOKafkaConsumer(
         **settings.client(),
         enable_auto_commit=False,
@@ -44,6 +44,7 @@ async def reading(settings: KafkaSettings) -> AsyncIterator[Any]:
         fetch_max_wait_ms=_WAIT_MS,
     )
     await reader.start()
+    assign_paused(reader, partitions)
     try:
         yield reader
     finally:
@@ -57,8 +58,8 @@ async def restore(reader: Any, state: TopicPartition, ledger: Ledger, dead_lette
     """
     [first] = (await reader.beginning_offsets([state])).values()
     [end] = (await reader.end_offsets([state])).values()
-    reader.assign([state])
     reader.seek(state, first)
+    reader.resume(state)
     while await reader.position(state) < end:
         for consumed in (await reader.getmany(timeout_ms=_WAIT_MS)).get(state, ()):
             record = record_of(consumed)

@@ -181,8 +181,8 @@ class Processor(Generic[L]):
         try:
             # Starting fences the previous owner. Only then are its last commit and its last state final.
             await held.producer.start()
-            async with reading(self._settings) as reader:
-                state = TopicPartition(self._state_topic, partition.partition)
+            state = TopicPartition(self._state_topic, partition.partition)
+            async with reading(self._settings, state, partition) as reader:
                 await restore(reader, state, held.ledger, self._dead_letters)
                 held.next_offset = await next_offset(reader, partition, await consumer.committed(partition))
             if await consumer.position(partition) != held.next_offset:

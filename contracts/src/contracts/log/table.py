@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from contracts.envelope import Record, Undecodable, decode
 from contracts.log.deadletter import DeadLetters
-from contracts.log.fetching import FETCH_WAIT_MS, fetch_together
-from contracts.log.records import Offset, check_key, key_of, record_of
+from contracts.log.fetching import FETCH_WAIT_MS, assign_paused, fetch_together
+from contracts.log.records import Offset, check_key, record_of
 from contracts.log.settings import KafkaSettings
 from contracts.messages import Message
 from contracts.topics import topics
@@ -44,7 +44,7 @@ class Table(Generic[M]):
         self.topic = model.TOPIC
         self.deferred = deferred
         self.entries: dict[str, M] = {}
-        self.kept: dict[str, list[Any]] = {}
+        self.kept: dict[bytes | None, list[Any]] = {}
         self.deleted: dict[str, str] = {}
         """The ids of the tombstones that have one, by key, for as long as the log keeps them."""
         self._on_change = on_change
@@ -63,7 +63,8 @@ class Table(Generic[M]):
             check_key(record, decoded)
             message = self.entries[key] = decoded
             self.deleted.pop(key, None)
-        self.kept.pop(key, None)
+        if self.kept:
+            self.kept.pop(None if record.key is None else record.key.encode(), None)
         if self._on_change is not None:
             self._on_change(key, message)
 
@@ -71,9 +72,12 @@ class Table(Generic[M]):
         """Keep consumed records as they came."""
         kept = self.kept
         for consumed in batch:
-            kept.setdefault(key_of(consumed) or "", []).append(consumed)
+            if (key := consumed.key) in kept:
+                kept[key].append(consumed)
+            else:
+                kept[key] = [consumed]
 
-    def settle(self, key: str) -> list[Undecodable]:
+    def settle(self, key: bytes | None) -> list[Undecodable]:
         """Take what is kept of `key`: its newest record that can be read. Returns those that were newer."""
         refused = []
         for consumed in reversed(self.kept.pop(key, [])):
@@ -132,12 +136,12 @@ class Reader:
         partitions = [
             TopicPartition(topic, partition) for topic in self._sinks for partition in range(topics()[topic].partitions)
         ]
+        assign_paused(self._consumer, partitions)
         ends = await self._consumer.end_offsets(partitions)
         self._positions = await self._starts(ends)
-        # Not before: the answers above would wait for the first fetch, as long as the broker holds it.
-        self._consumer.assign(partitions)
         for partition, start in self._positions.items():
             self._consumer.seek(partition, start)
+        self._consumer.resume(*partitions)
         self.failed = asyncio.create_task(self._run(), name="log reader")
         for partition, end in ends.items():
             await self.wait_for(Offset(partition.topic, partition.partition, end - 1))
@@ -176,6 +180,7 @@ class Reader:
         log cannot be asked."""
         # On a connection of its own: on the reader's, the answer would wait for the fetch that the broker holds there.
         async with AIOKafkaConsumer(**self._settings.client(), isolation_level="read_committed") as asking:
+            assign_paused(asking, self._positions.keys())
             ends = await asking.end_offsets(list(self._positions))
         for partition, end in ends.items():
             await self.wait_for(Offset(partition.topic, partition.partition, end - 1))

@@ -15,7 +15,7 @@ from router.following import Following
 from router.gateway import Gateway
 from router.issuers import Issuers
 from router.listener import Listener
-from router.memory import keep_large_pieces
+from router.memory import keep_large_pieces, start_with_a_table
 from router.metrics import RouterMetrics
 from router.reporting import Reporter
 from router.settings import RouterSettings
@@ -100,6 +100,7 @@ class Router:
 
         async def serve() -> None:
             await publisher.start()
+            start_with_a_table()
             await reader.start()
             following.begin()
             if settings.private_port is not None:

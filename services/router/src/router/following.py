@@ -5,7 +5,6 @@ the first requests are for a few of them: each is read when somebody asks for it
 """
 
 import asyncio
-import gc
 import time
 
 from contracts.envelope import Undecodable
@@ -26,7 +25,7 @@ class Following:
         self.read_at = 0.0
         """When a table last took records, in seconds since 1970."""
         self._changed: set[str] = set()
-        self._waiting: dict[bytes, list[str]] = {}
+        self._waiting: dict[bytes, list[bytes | None]] = {}
         self._refused: list[Undecodable] = []
 
     @property
@@ -37,13 +36,12 @@ class Following:
     def begin(self) -> None:
         """From now on whoever looks for an endpoint finds it, read or not."""
         for name in self._desired.kept.keys() | self._observed.kept.keys():
-            self._waiting.setdefault(name.lower().encode(), []).append(name)
+            self._waiting.setdefault((name or b"").lower(), []).append(name)
         self._gateway.table.find = self._find
         self.read_at = time.time()
 
     async def finish(self, dead_letters: DeadLetters) -> None:
         """Read the others, one at a time between two requests. Raises TooManyDeadLetters as any reader does."""
-        gc.disable()  # nearly all that is made from here on stays
         try:
             while self._waiting or self._refused:
                 if self._waiting:
@@ -55,7 +53,6 @@ class Following:
             self._gateway.table.find = self._gateway.table.entries.get
         finally:
             forget_the_start()
-            gc.enable()
 
     async def update(self) -> None:
         """Take what a batch of records changed into the routing table."""
