@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.shell.processes import ProcessIdentity
@@ -95,6 +96,20 @@ class House:
             return ProcessIdentity.of(int(json.loads((self.home / "run" / f"{service}.json").read_text())["pid"]))
         except FileNotFoundError:
             return None
+
+
+@contextmanager
+def walked(folder: Path) -> Iterator[House]:
+    """A house in which README's walk was done."""
+    house = House(folder)
+    house.up()
+    try:
+        done = house.walk()
+        assert done.returncode == 0, done.stderr
+        assert '"predictions"' in done.stdout
+        yield house
+    finally:
+        house.down()
 
 
 def readme_block(language: str, holds: str) -> str:

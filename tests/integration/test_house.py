@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.integration.house import PATIENCE, ROOT, House, commands, eventually, readme_block
+from tests.integration.house import PATIENCE, ROOT, House, commands, eventually, readme_block, walked
 
 from contracts.shell.processes import ProcessIdentity
 from contracts.shell.tls import ca_path, server_context
@@ -24,15 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"))
-    house.up()
-    try:
-        done = house.walk()
-        assert done.returncode == 0, done.stderr
-        assert '"predictions"' in done.stdout
+    with walked(tmp_path_factory.mktemp("house")) as house:
         yield house
-    finally:
-        house.down()
 
 
 def test_readme_curl_reaches_the_model_with_the_authority_and_the_key(house: House) -> None:

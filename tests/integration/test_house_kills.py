@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.integration.house import PATIENCE, House
+from tests.integration.house import PATIENCE, House, walked
 
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.demo.client import Answers, Client
@@ -25,14 +25,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"))
-    house.up()
-    try:
-        done = house.walk()
-        assert done.returncode == 0, done.stderr
+    with walked(tmp_path_factory.mktemp("house")) as house:
         yield house
-    finally:
-        house.down()
 
 
 @pytest.fixture(scope="module")

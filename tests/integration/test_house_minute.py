@@ -8,7 +8,7 @@ from signal import SIGKILL
 
 import pytest
 import yaml
-from tests.integration.house import PATIENCE, House
+from tests.integration.house import PATIENCE, House, walked
 
 from contracts.shell.processes import ProcessIdentity
 from endpunkt_infra.demo.client import Answers, Client
@@ -23,14 +23,8 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"))
-    house.up()
-    try:
-        done = house.walk()
-        assert done.returncode == 0, done.stderr
+    with walked(tmp_path_factory.mktemp("house")) as house:
         yield house
-    finally:
-        house.down()
 
 
 class Operator:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.integration.house import PATIENCE, House, eventually
+from tests.integration.house import PATIENCE, House, eventually, walked
 
 from contracts.log import KafkaSettings
 from contracts.messages import DeadLetter, Message, UpdateEndpoint
@@ -175,14 +175,8 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("malformed"))
-    house.up()
-    try:
-        done = house.walk()
-        assert done.returncode == 0, done.stderr
+    with walked(tmp_path_factory.mktemp("malformed")) as house:
         yield house
-    finally:
-        house.down()
 
 
 @pytest.fixture(scope="module")

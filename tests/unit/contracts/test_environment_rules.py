@@ -1,6 +1,8 @@
 """Which Python is taken, what uv is told, what its failures say to a person, and the lock."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,22 @@ def test_the_interpreters_behind_pyenvs_switches_are_found(tmp_path: Path) -> No
         f"{tmp_path}/versions/3.12.1/bin",
         "/bin",
     ]
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_searched_as_it_is(tmp_path: Path) -> None:
+    """Somebody else's pyenv on the PATH. Root may look anywhere, so what asks is nobody."""
+    (tmp_path / "shims").mkdir()
+    tmp_path.chmod(0)
+    ask = (
+        "import os, sys; from contracts.environments.pythons import search_path; "
+        "os.geteuid() or os.setuid(65534); print(search_path({'PATH': sys.argv[1]}))"
+    )
+    path = f"{tmp_path}/shims:/bin"
+    try:
+        told = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True, check=True)
+    finally:
+        tmp_path.chmod(0o700)
+    assert told.stdout == f"{path}\n"
 
 
 def test_a_program_in_a_private_folder_is_not_open_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ def search_path(environment: Mapping[str, str]) -> str:
     folders: list[str] = []
     for folder in environment.get("PATH", os.defpath).split(os.pathsep):
         path = Path(folder)
-        if path.name == "shims" and (path.parent / "versions").is_dir():
+        # Not `Path.is_dir`, which raises where this user may not look.
+        if path.name == "shims" and os.path.isdir(path.parent / "versions"):
             folders += sorted(str(one) for one in (path.parent / "versions").glob("[3-9]*/bin"))
         elif folder:
             folders.append(folder)
