@@ -10,12 +10,12 @@ import itertools
 import ssl
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from house import running_house
 from results import write_results
 from rich.console import Console
 
@@ -25,8 +25,6 @@ from contracts.shell.tls import ca_path
 from endpunkt_infra.demo import steps
 from endpunkt_infra.demo.client import Client
 from endpunkt_infra.demo.story import Story
-from endpunkt_infra.stack.control import down, up
-from endpunkt_infra.stack.ports import free_ports
 
 WARM_ROUNDS = 20
 ROUNDS = 300
@@ -107,13 +105,8 @@ async def measure(story: Story, home: Path, work: Path, addresses: dict[str, str
 def main() -> int:
     """Measure, print, write bench/results/control.json; 1 when the target is missed."""
     story = Story(Console(), steps=1)
-    with tempfile.TemporaryDirectory(prefix="endpunkt-bench-") as folder:
-        home, work = Path(folder) / "home", Path(folder) / "work"
-        try:
-            addresses = up(home, free_ports(), story.say, alone=True)
-            took = asyncio.run(measure(story, home, work, addresses))
-        finally:
-            down(home, story.say)
+    with running_house(story) as place:
+        took = asyncio.run(measure(story, *place))
     cuts = statistics.quantiles([seconds * 1000 for seconds in took], n=100, method="inclusive")
     figures = {
         "rounds": len(took),

@@ -19,20 +19,18 @@ import json
 import re
 import statistics
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from house import running_house
 from results import write_results
 from rich.console import Console
 
 from endpunkt_infra.demo import steps
 from endpunkt_infra.demo.client import Answers, Client
 from endpunkt_infra.demo.story import Story
-from endpunkt_infra.stack.control import down, up
-from endpunkt_infra.stack.ports import free_ports
 
 ROUNDS = 7
 POLL_SECONDS = 0.005
@@ -130,13 +128,8 @@ async def measure(story: Story, home: Path, work: Path, addresses: dict[str, str
 def main() -> int:
     """Measure, print, write bench/results/deploy.json; 1 when the target is missed."""
     story = Story(Console(), steps=1)
-    with tempfile.TemporaryDirectory(prefix="endpunkt-bench-") as folder:
-        home, work = Path(folder) / "home", Path(folder) / "work"
-        try:
-            addresses = up(home, free_ports(), story.say, alone=True)
-            figures = asyncio.run(measure(story, home, work, addresses))
-        finally:
-            down(home, story.say)
+    with running_house(story) as place:
+        figures = asyncio.run(measure(story, *place))
     return 0 if write_results("deploy", ratios={}, figures=figures, targets=TARGETS) else 1
 
 

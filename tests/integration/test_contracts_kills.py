@@ -9,32 +9,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from tests.integration.bus import publishing
 
 from contracts.envelope import Record, Undecodable
-from contracts.log import DeadLetters, KafkaSettings, Offset, Publisher, Reader, Table, Tail
+from contracts.log import DeadLetters, KafkaSettings, Offset, Reader, Table, Tail
 from contracts.messages import DeadLetter, EndpointDesired, Message, OnlineEndpointSpec, UpdateEndpoint
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PATIENCE = 60
 ENDPOINTS = [f"e{number:03}" for number in range(150)]
 GENERATIONS = 4
-
-
-@asynccontextmanager
-async def publishing(kafka: KafkaSettings) -> AsyncIterator[Publisher]:
-    publisher = Publisher(kafka, "test")
-    await publisher.start()
-    try:
-        yield publisher
-    finally:
-        await publisher.stop()
 
 
 def die() -> None:
@@ -116,6 +106,7 @@ def contents(table: Table[EndpointDesired]) -> dict[str, Any]:
 async def run(kafka: KafkaSettings, what: str, point: str) -> tuple[int, list[list[Any]]]:
     """The process's exit code and what it said."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])  # it runs this file, which imports its neighbours
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, kafka.bootstrap_servers, what, point),
         env=environment,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pytest
 from aiokafka import AIOKafkaProducer
 from faststream.kafka import KafkaBroker
+from tests.integration.bus import publishing
 
 from contracts.envelope import Envelope, Record, Undecodable, encode
 from contracts.log import (
@@ -58,16 +59,6 @@ def rollup(deployment: str, requests: int) -> UsageRollup:
         currency="USD",
         sources={"s": Watermark(epoch=1, sequence=requests)},
     )
-
-
-@asynccontextmanager
-async def publishing(kafka: KafkaSettings) -> AsyncIterator[Publisher]:
-    publisher = Publisher(kafka, "test")
-    await publisher.start()
-    try:
-        yield publisher
-    finally:
-        await publisher.stop()
 
 
 @asynccontextmanager

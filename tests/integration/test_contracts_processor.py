@@ -23,9 +23,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata
+from tests.integration.bus import publishing
 
 from contracts.envelope import Record, Undecodable
-from contracts.log import DeadLetters, KafkaSettings, Processor, Publisher, Reader, Table, Tail
+from contracts.log import DeadLetters, KafkaSettings, Processor, Reader, Table, Tail
 from contracts.messages import DeadLetter, Message, Problem, UsageRecorded, UsageRollup
 from contracts.topics import topics
 
@@ -98,16 +99,6 @@ def totals(numbers: Sequence[int]) -> dict[str, int]:
     for number in numbers:
         sums[DEPLOYMENTS[number % len(DEPLOYMENTS)]] += number + 1
     return dict(sums)
-
-
-@asynccontextmanager
-async def publishing(kafka: KafkaSettings) -> AsyncIterator[Publisher]:
-    publisher = Publisher(kafka, "test")
-    await publisher.start()
-    try:
-        yield publisher
-    finally:
-        await publisher.stop()
 
 
 async def publish(kafka: KafkaSettings, endpoint: str, numbers: Sequence[int], source: str = "test") -> None:
@@ -203,6 +194,7 @@ class Worker:
 
     def __init__(self, kafka: KafkaSettings, group: str, point: str, log: Path):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])  # it runs this file, which imports its neighbours
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -7,13 +7,13 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from tests.integration.bus import publishing
 
 from contracts.envelope import Record, Undecodable
 from contracts.log import (
@@ -94,16 +94,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
 @pytest.fixture(params=MECHANISMS)
 def kafka(environment: Environment, request: pytest.FixtureRequest) -> KafkaSettings:
     return KafkaSettings.from_environment(environment | {"KAFKA_SASL_MECHANISM": request.param})
-
-
-@asynccontextmanager
-async def publishing(kafka: KafkaSettings) -> AsyncIterator[Publisher]:
-    publisher = Publisher(kafka, "test")
-    await publisher.start()
-    try:
-        yield publisher
-    finally:
-        await publisher.stop()
 
 
 async def until_it_holds(kafka: KafkaSettings, table: Table[UsageRollup], key: str, publisher: Publisher) -> None:

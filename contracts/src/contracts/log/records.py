@@ -24,15 +24,10 @@ def record_of(consumed: Any) -> Record:
         topic=consumed.topic,
         partition=consumed.partition,
         offset=consumed.offset,
-        key=key_of(consumed),
+        key=None if consumed.key is None else consumed.key.decode(errors="replace"),
         value=consumed.value,
         headers=text_headers(consumed.headers),
     )
-
-
-def key_of(consumed: Any) -> str | None:
-    """The key of an aiokafka ConsumerRecord as text."""
-    return None if consumed.key is None else consumed.key.decode(errors="replace")
 
 
 def check_key(record: Record, message: Message) -> None:

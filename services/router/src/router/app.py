@@ -17,14 +17,13 @@ from router.issuers import Issuers
 from router.listener import Listener
 from router.memory import keep_large_pieces, start_with_a_table
 from router.metrics import RouterMetrics
+from router.ports import reachable
 from router.reporting import Reporter
 from router.settings import RouterSettings
 from router.shares import SharedTable
 
 SILENT_SECONDS = 5.0
 """So long the log may be silent before that is worth a warning: an idle broker answers every second."""
-
-_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
 
 
 class Router:
@@ -61,11 +60,7 @@ class Router:
             ("scoring", settings.host, self._port),
             ("private_scoring", settings.private_host, self._private_port),
         )
-        return {
-            name: f"https://{'127.0.0.1' if host in _ANY_ADDRESS else host}:{port}"
-            for name, host, port in places
-            if port
-        }
+        return {name: f"https://{reachable(host)}:{port}" for name, host, port in places if port}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then finish every request, and tell the usage to the last one."""

@@ -43,16 +43,15 @@ class Following:
     async def finish(self, dead_letters: DeadLetters) -> None:
         """Read the others, one at a time between two requests. Raises TooManyDeadLetters as any reader does."""
         try:
-            while self._waiting or self._refused:
-                if self._waiting:
-                    self._settle(next(iter(self._waiting)))
-                    dead_letters.read()
-                while self._refused:
-                    await dead_letters.park(self._refused.pop())
+            while self._waiting:
+                self._settle(next(iter(self._waiting)))
+                dead_letters.read()
                 await asyncio.sleep(0)
             self._gateway.table.find = self._gateway.table.entries.get
         finally:
             forget_the_start()
+        while self._refused:  # not before: Kafka may keep this waiting
+            await dead_letters.park(self._refused.pop())
 
     async def update(self) -> None:
         """Take what a batch of records changed into the routing table."""
